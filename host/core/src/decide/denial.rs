@@ -1,0 +1,257 @@
+//! A refusal: its reason as a type, and as a sentence that says what would have to change.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{LimitSource, Refusal, SessionAsk, TtlLimit};
+use crate::ask::Ask;
+use crate::catalog::Scope;
+use crate::name::{Authorization, RoleName, ScopeName};
+use crate::policy::{Guardrail, SnapshotDigest};
+use crate::session::Session;
+use crate::time::Timestamp;
+
+/// A refusal of one request.
+#[derive(Clone, Debug)]
+pub struct Denial {
+    /// Why.
+    pub reason: DenialReason,
+    /// What was refused.
+    pub refused: Refused,
+    /// The ids of the policies that decided. For the journal; the agent gets the sentence.
+    pub policies: Vec<String>,
+    /// The snapshot that decided.
+    pub snapshot: SnapshotDigest,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What was refused.
+#[derive(Clone, Debug)]
+pub enum Refused {
+    /// A session.
+    Session(SessionAsk),
+    /// A credential.
+    Issue {
+        /// Of this session.
+        session: Arc<Session>,
+        /// As asked.
+        ask: Ask,
+    },
+}
+
+/// Why a request was refused. `Display` is the sentence that the agent reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DenialReason {
+    /// No prompt file of that name is loaded.
+    UnknownRole {
+        /// The name asked for.
+        role: RoleName,
+    },
+    /// No scope of that name is configured.
+    UnknownScope {
+        /// The name asked for.
+        scope: ScopeName,
+    },
+    /// The prompt file does not declare what the scope needs.
+    UndeclaredAuthorization {
+        /// The session's role.
+        role: RoleName,
+        /// The scope asked for.
+        scope: ScopeName,
+        /// What its prompt file would have to declare.
+        authorization: Authorization,
+    },
+    /// The scope is of the tier that is never issued.
+    SensitiveScope {
+        /// The scope asked for.
+        scope: ScopeName,
+    },
+    /// No policy permits the issue.
+    NoIssuePermit {
+        /// The session's role.
+        role: RoleName,
+        /// The scope asked for.
+        scope: ScopeName,
+    },
+    /// No policy permits the session.
+    NoSessionPermit {
+        /// The role asked for.
+        role: RoleName,
+    },
+    /// A policy forbids it.
+    Forbidden {
+        /// The ids of the policies that forbid it.
+        policies: Vec<String>,
+        /// The first `@reason` among them.
+        reason: Option<String>,
+    },
+    /// A policy could not be evaluated.
+    PolicyError {
+        /// The ids of the policies that failed.
+        policies: Vec<String>,
+    },
+    /// The session is over.
+    SessionNotLive,
+    /// A longer life was asked for than a limit allows.
+    TtlTooLong {
+        /// What was asked for.
+        asked: Duration,
+        /// The tightest limit.
+        limit: TtlLimit,
+    },
+    /// The upstream cannot make a credential that lives so short.
+    TtlTooShort {
+        /// The life that it would have.
+        got: Duration,
+        /// The upstream's minimum.
+        least: Duration,
+        /// What made it so short, unless it was asked for.
+        limited: Option<TtlLimit>,
+    },
+    /// A session life outside the bounds was asked for.
+    SessionLife {
+        /// What was asked for.
+        asked: Duration,
+        /// The bound.
+        most: Duration,
+    },
+}
+
+impl DenialReason {
+    pub(super) fn of_issue(
+        refusal: &Refusal,
+        session: &Session,
+        scope: &Scope,
+        asked: Option<Duration>,
+    ) -> Self {
+        match refusal.guardrail() {
+            Some(Guardrail::SessionNotLive) => Self::SessionNotLive,
+            Some(Guardrail::UndeclaredAuthorization) => Self::UndeclaredAuthorization {
+                role: session.role().clone(),
+                scope: scope.name.clone(),
+                authorization: scope.authorization.clone(),
+            },
+            Some(Guardrail::SensitiveIssued) => Self::SensitiveScope { scope: scope.name.clone() },
+            Some(Guardrail::TtlAboveCap) => Self::TtlTooLong {
+                asked: asked.unwrap_or(super::TTL_DEFAULT),
+                limit: TtlLimit { most: super::TTL_MAX, source: LimitSource::HardCap },
+            },
+            None => Self::of_policies(refusal).unwrap_or_else(|| Self::NoIssuePermit {
+                role: session.role().clone(),
+                scope: scope.name.clone(),
+            }),
+        }
+    }
+
+    pub(super) fn of_open_session(refusal: &Refusal, role: &RoleName) -> Self {
+        Self::of_policies(refusal).unwrap_or_else(|| Self::NoSessionPermit { role: role.clone() })
+    }
+
+    fn of_policies(refusal: &Refusal) -> Option<Self> {
+        match refusal {
+            Refusal::Errors(policies) => Some(Self::PolicyError { policies: policies.clone() }),
+            Refusal::Forbidden(forbids) => Some(Self::Forbidden {
+                policies: forbids.iter().map(|forbid| forbid.id.clone()).collect(),
+                reason: forbids.iter().find_map(|forbid| forbid.reason.clone()),
+            }),
+            Refusal::NoPermit => None,
+        }
+    }
+
+    /// A stable code, for machines: error details, metrics, the journal.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownRole { .. } => "UNKNOWN_ROLE",
+            Self::UnknownScope { .. } => "UNKNOWN_SCOPE",
+            Self::UndeclaredAuthorization { .. } => "UNDECLARED_AUTHORIZATION",
+            Self::SensitiveScope { .. } => "SENSITIVE_SCOPE",
+            Self::NoIssuePermit { .. } | Self::NoSessionPermit { .. } => "NO_PERMIT",
+            Self::Forbidden { .. } => "FORBIDDEN",
+            Self::PolicyError { .. } => "POLICY_ERROR",
+            Self::SessionNotLive => "SESSION_NOT_LIVE",
+            Self::TtlTooLong { .. } => "TTL_TOO_LONG",
+            Self::TtlTooShort { .. } => "TTL_TOO_SHORT",
+            Self::SessionLife { .. } => "SESSION_LIFE",
+        }
+    }
+}
+
+impl fmt::Display for DenialReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownRole { role } => write!(
+                f,
+                "no prompt file of role `{role}` is loaded: check the name, or have `claviger prompt lint` say why its file was not taken"
+            ),
+            Self::UnknownScope { scope } => write!(
+                f,
+                "scope `{scope}` is not configured: `claviger grants` lists what there is"
+            ),
+            Self::UndeclaredAuthorization { role, scope, authorization } => write!(
+                f,
+                "the prompt file of role `{role}` does not declare `{authorization}`, which scope `{scope}` needs: add it under `authorizations:`, have the change reviewed, and open a new session"
+            ),
+            Self::SensitiveScope { scope } => write!(
+                f,
+                "scope `{scope}` is sensitive and is never handed out: ask for the broker's action on it instead"
+            ),
+            Self::NoIssuePermit { role, scope } => write!(
+                f,
+                "no policy lets role `{role}` be issued scope `{scope}`: the platform team would have to add a permit for Action::\"issue\" on Scope::\"{scope}\""
+            ),
+            Self::NoSessionPermit { role } => write!(
+                f,
+                "no policy lets this workload open a session of role `{role}`: the platform team would have to add a permit for Action::\"open_session\" on Role::\"{role}\""
+            ),
+            Self::Forbidden { policies, reason } => {
+                write!(f, "forbidden by policy {}", quoted(policies))?;
+                match reason {
+                    Some(reason) => write!(f, ": {reason}"),
+                    None => f.write_str(": ask the platform team which condition it sets"),
+                }
+            }
+            Self::PolicyError { policies } => write!(
+                f,
+                "policy {} could not be evaluated, and that counts as a refusal: tell the platform team",
+                quoted(policies)
+            ),
+            Self::SessionNotLive => f.write_str("the session has ended: open a new one"),
+            Self::TtlTooLong { asked, limit } => write!(
+                f,
+                "{} was asked for, but at most {} is allowed, by {}: ask for less",
+                span(*asked),
+                span(limit.most),
+                limit.source
+            ),
+            Self::TtlTooShort { got, least, limited: None } => write!(
+                f,
+                "{} was asked for, but this backend gives no less than {}: ask for more",
+                span(*got),
+                span(*least)
+            ),
+            Self::TtlTooShort { got, least, limited: Some(limit) } => write!(
+                f,
+                "this backend gives no less than {}, but only {} is left under {}",
+                span(*least),
+                span(*got),
+                limit.source
+            ),
+            Self::SessionLife { asked, most } => write!(
+                f,
+                "a session of {} was asked for, but it lasts between 1s and {}",
+                span(*asked),
+                span(*most)
+            ),
+        }
+    }
+}
+
+fn span(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs()))
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

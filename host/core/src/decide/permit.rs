@@ -1,0 +1,137 @@
+//! The two permissions, made only by the decision module.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::SessionAsk;
+use crate::ask::Ask;
+use crate::catalog::{Backend, Scope};
+use crate::name::IdempotencyKey;
+use crate::policy::SnapshotDigest;
+use crate::principal::{Principal, Requester};
+use crate::prompt::Role;
+use crate::session::Session;
+use crate::time::Timestamp;
+
+/// A permission to mint one credential.
+///
+/// INVARIANT (permit-only-by-decide): the fields are private and `granted` can be called only
+/// from the decision module, where `decide` alone calls it. Not `Clone`: one permit becomes at
+/// most one intent.
+#[derive(Debug)]
+pub struct Permit {
+    granted: Granted,
+}
+
+/// What `decide` found, before it becomes a permit.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) session: Arc<Session>,
+    pub(super) backend: Arc<Backend>,
+    pub(super) scope: Arc<Scope>,
+    pub(super) ttl: Duration,
+    pub(super) now: Timestamp,
+    pub(super) policies: Vec<String>,
+    pub(super) snapshot: SnapshotDigest,
+    pub(super) ask: Ask,
+}
+
+impl Permit {
+    pub(super) const fn granted(granted: Granted) -> Self {
+        Self { granted }
+    }
+
+    /// The session that may be issued the credential.
+    pub const fn session(&self) -> &Arc<Session> {
+        &self.granted.session
+    }
+
+    /// What may be granted.
+    pub const fn scope(&self) -> &Arc<Scope> {
+        &self.granted.scope
+    }
+
+    /// The backend that the scope is on.
+    pub const fn backend(&self) -> &Arc<Backend> {
+        &self.granted.backend
+    }
+
+    /// How long the credential may live.
+    pub const fn ttl(&self) -> Duration {
+        self.granted.ttl
+    }
+
+    /// When it was decided.
+    pub const fn decided_at(&self) -> Timestamp {
+        self.granted.now
+    }
+
+    /// When the credential must stop working.
+    pub fn expires_at(&self) -> Timestamp {
+        self.granted.now.after(self.granted.ttl)
+    }
+
+    /// The ids of the policies that permitted it.
+    pub fn policies(&self) -> &[String] {
+        &self.granted.policies
+    }
+
+    /// The snapshot that decided.
+    pub const fn snapshot(&self) -> SnapshotDigest {
+        self.granted.snapshot
+    }
+
+    /// The client's idempotency key.
+    pub const fn idempotency_key(&self) -> Option<&IdempotencyKey> {
+        self.granted.ask.idempotency_key.as_ref()
+    }
+
+    /// What the agent says it wants this for.
+    pub fn claimed_reason(&self) -> Option<&str> {
+        self.granted.ask.claimed_reason.as_deref()
+    }
+}
+
+/// A permission to begin one session. Made only by `decide_session`. Not `Clone`.
+#[derive(Debug)]
+pub struct SessionPermit {
+    role: Role,
+    principal: Principal,
+    requester: Requester,
+    life: Duration,
+    policies: Vec<String>,
+    snapshot: SnapshotDigest,
+}
+
+impl SessionPermit {
+    pub(super) fn granted(
+        role: Role,
+        ask: &SessionAsk,
+        life: Duration,
+        policies: Vec<String>,
+        snapshot: SnapshotDigest,
+    ) -> Self {
+        let SessionAsk { principal, requester, .. } = ask.clone();
+        Self { role, principal, requester, life, policies, snapshot }
+    }
+
+    /// How long the session may live.
+    pub const fn life(&self) -> Duration {
+        self.life
+    }
+
+    /// The ids of the policies that permitted it.
+    pub fn policies(&self) -> &[String] {
+        &self.policies
+    }
+
+    /// The snapshot that decided.
+    pub const fn snapshot(&self) -> SnapshotDigest {
+        self.snapshot
+    }
+
+    /// The role, principal and requester of the session to begin.
+    pub(crate) fn into_parts(self) -> (Role, Principal, Requester) {
+        (self.role, self.principal, self.requester)
+    }
+}

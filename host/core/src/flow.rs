@@ -1,0 +1,13 @@
+//! The flows own the steps and the `?`; what they call are straight lines.
+
+pub mod issue;
+pub mod revoke;
+pub mod session;
+
+use crate::ports::Entropy;
+
+fn random<const N: usize>(entropy: &impl Entropy) -> [u8; N] {
+    let mut bytes = [0; N];
+    entropy.fill(&mut bytes);
+    bytes
+}

@@ -1,0 +1,146 @@
+//! From an ask to a credential: decide, open, issue, close. Read this first.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::random;
+use crate::ask::Ask;
+use crate::decide::{Denial, decide};
+use crate::ids::{DenialId, IntentId};
+use crate::intent::Intent;
+use crate::issued::{Credential, Issued};
+use crate::lease::{Lease, LeaseState};
+use crate::ports::{
+    Clock, CloseError, Journal, JournalError, OpenError, PluginError, Plugins, Policies, Ports,
+};
+use crate::session::Session;
+
+/// Issues what `session` asks for.
+///
+/// Dropping the future at any step is safe: an intent that was opened and not closed times out,
+/// and the worker revokes by its id whatever the plugin may have minted.
+pub async fn issue<P: Ports>(
+    ports: &P,
+    session: &Arc<Session>,
+    ask: &Ask,
+) -> Result<(Lease, Credential), IssueError> {
+    let intent = open(ports, session, ask).await?;
+    let issued = match ports.plugins().issue(&intent).await {
+        Ok(issued) => issued,
+        Err(error) => return Err(fail(ports, &intent, error).await),
+    };
+    let now = ports.clock().now();
+    ports.journal().close_intent(&intent, &issued, now).await?;
+    Ok((lease(&intent, &issued), issued.credential))
+}
+
+/// Decides and makes the decision durable. The journal checks session and snapshot again in the
+/// transaction that records the intent; when the policies changed in between, decide once more.
+async fn open<P: Ports>(
+    ports: &P,
+    session: &Arc<Session>,
+    ask: &Ask,
+) -> Result<Intent, IssueError> {
+    for _ in 0..=DECIDE_AGAIN_MAX {
+        let snapshot = ports.policies().current();
+        let now = ports.clock().now();
+        let permit = match decide(&snapshot, session, ask, now) {
+            Ok(permit) => permit,
+            Err(denial) => return Err(deny(ports, denial).await),
+        };
+        let id = IntentId::mint(now, &random(ports.entropy()));
+        match ports.journal().open_intent(id, &permit, now).await {
+            // INVARIANT (no-plugin-without-intent): the number exists only once the entry is durable.
+            Ok(seq) => return Ok(Intent::recorded(id, seq, permit)),
+            Err(OpenError::SnapshotStale) => {}
+            Err(OpenError::SessionEnded) => return Err(IssueError::SessionEnded),
+            Err(OpenError::KeyUsed { lease, state }) => {
+                return Err(IssueError::KeyUsed { lease, state });
+            }
+            Err(OpenError::Journal(error)) => return Err(error.into()),
+        }
+    }
+    Err(IssueError::PoliciesUnsettled)
+}
+
+async fn deny<P: Ports>(ports: &P, denial: Denial) -> IssueError {
+    let id = DenialId::mint(denial.at, &random(ports.entropy()));
+    match ports.journal().record_denial(id, &denial).await {
+        Ok(_) => IssueError::Denied { id, denial: Box::new(denial) },
+        Err(error) => error.into(),
+    }
+}
+
+async fn fail<P: Ports>(ports: &P, intent: &Intent, error: PluginError) -> IssueError {
+    let now = ports.clock().now();
+    // If the journal cannot write, the intent stays open and times out: the plugin's error is
+    // the one that helps the agent, and the journal has told its own health.
+    let _unrecorded = ports.journal().fail_intent(intent, &error, now).await;
+    IssueError::Plugin(error)
+}
+
+fn lease(intent: &Intent, issued: &Issued) -> Lease {
+    let permit = intent.permit();
+    Lease {
+        id: intent.id(),
+        session: permit.session().id(),
+        scope: permit.scope().name.clone(),
+        state: LeaseState::Active,
+        expires_at: issued.credential.expires_at,
+        revocation: permit.backend().revocation,
+        residual_exposure: permit.backend().residual_exposure,
+    }
+}
+
+/// Why nothing was issued.
+#[derive(Debug, Error)]
+pub enum IssueError {
+    /// Refused by policy.
+    #[error("{}", denial.reason)]
+    Denied {
+        /// The recorded refusal.
+        id: DenialId,
+        /// What was refused and why.
+        denial: Box<Denial>,
+    },
+    /// The session ended meanwhile.
+    #[error("the session has ended: open a new one")]
+    SessionEnded,
+    /// The idempotency key was used before.
+    #[error(
+        "a credential was already minted for this idempotency key, and its secret is not kept: \
+         release lease `{lease}` ({}) and ask again with a new key", state.as_str()
+    )]
+    KeyUsed {
+        /// The lease of the earlier request.
+        lease: IntentId,
+        /// Where it stands.
+        state: LeaseState,
+    },
+    /// The policies kept changing.
+    #[error("the policies changed several times while the request was being decided: try again")]
+    PoliciesUnsettled,
+    /// Minting took longer than the intent timeout; what was minted is being revoked.
+    #[error("minting took longer than the intent timeout: try again")]
+    TimedOut,
+    /// The plugin failed.
+    #[error(transparent)]
+    Plugin(PluginError),
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl From<CloseError> for IssueError {
+    fn from(error: CloseError) -> Self {
+        match error {
+            CloseError::SessionEnded => Self::SessionEnded,
+            CloseError::TimedOut => Self::TimedOut,
+            CloseError::Journal(error) => Self::Journal(error),
+        }
+    }
+}
+
+/// Policies are loaded by people; two more tries outlast any reload.
+const DECIDE_AGAIN_MAX: usize = 2;

@@ -1,0 +1,330 @@
+//! One line of the journal. Never holds a secret.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::Scope;
+use crate::decide::{Denial, Permit, Refused};
+use crate::ids::{DenialId, IntentId, SessionId};
+use crate::intent::Intent;
+use crate::issued::Issued;
+use crate::lease::{DueCause, DueLease, LeaseState, RevokeOutcome};
+use crate::name::{RoleName, ScopeName};
+use crate::policy::SnapshotDigest;
+use crate::ports::PluginError;
+use crate::prompt::PromptDigest;
+use crate::session::{Begun, EndCause, Session};
+use crate::time::Timestamp;
+
+/// One thing that happened. Absent fields do not apply. The JSON form, with its fields in this
+/// order, is what the chain hashes: a new field may be added (skipped when absent), none may be
+/// renamed or reordered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub event: Event,
+    /// The role concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<RoleName>,
+    /// The digest of its prompt file when the session began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_digest: Option<PromptDigest>,
+    /// The session concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
+    /// The workload that runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
+    /// The engineer or system for whom it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requester: Option<String>,
+    /// What the user database calls the requester.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requester_name: Option<String>,
+    /// The scope concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<ScopeName>,
+    /// What was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Verdict>,
+    /// The stable code of a refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The ids of the policies that decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
+    /// The policy snapshot that decided, or that was loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotDigest>,
+    /// The refusal's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denial: Option<DenialId>,
+    /// The intent's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<IntentId>,
+    /// The lease's id (the same as its intent's), once there is a lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<IntentId>,
+    /// The state of the lease after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<LeaseState>,
+    /// Why it came to this: `released`, `session-ended`, `heartbeat-lost`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// When the credential or the session ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// What the consuming system logs for uses of the credential.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub join_keys: BTreeMap<String, String>,
+    /// What the agent said it wanted this for. Only claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_reason: Option<String>,
+    /// A sentence for people: an error, a list of what was loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What an entry is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// The broker started on this journal.
+    BrokerStarted,
+    /// The broker stopped in good order.
+    BrokerStopped,
+    /// A configuration was loaded.
+    ConfigurationLoaded,
+    /// A policy snapshot (policies, roles, catalog) was loaded and decides from here on.
+    PoliciesLoaded,
+    /// A policy snapshot was refused; the earlier one goes on deciding.
+    PoliciesRefused,
+    /// A session began.
+    SessionBegun,
+    /// A session ended.
+    SessionEnded,
+    /// A request was refused.
+    Denied,
+    /// A permission became durable; the plugin may now mint.
+    IntentOpened,
+    /// The credential was minted; there is a lease.
+    LeaseIssued,
+    /// Minting failed, or the answer came too late.
+    IssueFailed,
+    /// A lease fell due for revocation.
+    LeaseDue,
+    /// A lease is gone upstream.
+    LeaseRevoked,
+    /// A lease cannot be ended early and waits for its expiry.
+    LeaseLapsing,
+    /// A lease ran out.
+    LeaseExpired,
+    /// An attempt to revoke failed.
+    RevocationFailed,
+    /// Every attempt to revoke failed; an operator must look.
+    LeaseStuck,
+    /// An operator asked for something.
+    OperatorAct,
+}
+
+/// Allow or deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Permitted.
+    Permit,
+    /// Refused.
+    Deny,
+}
+
+impl Entry {
+    /// An entry about nothing in particular yet.
+    pub const fn new(at: Timestamp, event: Event) -> Self {
+        Self {
+            at,
+            event,
+            role: None,
+            prompt_digest: None,
+            session: None,
+            principal: None,
+            requester: None,
+            requester_name: None,
+            scope: None,
+            decision: None,
+            code: None,
+            policies: Vec::new(),
+            snapshot: None,
+            denial: None,
+            intent: None,
+            lease: None,
+            state: None,
+            cause: None,
+            expires_at: None,
+            join_keys: BTreeMap::new(),
+            claimed_reason: None,
+            detail: None,
+        }
+    }
+
+    fn of_session(at: Timestamp, event: Event, session: &Session) -> Self {
+        Self {
+            role: Some(session.role().clone()),
+            prompt_digest: Some(*session.prompt_digest()),
+            session: Some(session.id()),
+            principal: Some(session.principal().id().to_owned()),
+            requester: Some(session.requester().id().to_owned()),
+            requester_name: session.requester().name().map(str::to_owned),
+            ..Self::new(at, event)
+        }
+    }
+
+    /// A session began.
+    pub fn session_begun(session: &Session, begun: &Begun) -> Self {
+        Self {
+            decision: Some(Verdict::Permit),
+            policies: begun.policies.clone(),
+            snapshot: Some(begun.snapshot),
+            expires_at: Some(session.ends_at()),
+            claimed_reason: begun.claimed_reason.clone(),
+            ..Self::of_session(session.opened_at(), Event::SessionBegun, session)
+        }
+    }
+
+    /// A session ended.
+    pub fn session_ended(
+        session: &Session,
+        cause: EndCause,
+        leases_due: u64,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            cause: Some(cause.as_str().to_owned()),
+            detail: Some(format!("{leases_due} active leases fell due")),
+            ..Self::of_session(at, Event::SessionEnded, session)
+        }
+    }
+
+    /// A request was refused.
+    pub fn denied(id: DenialId, denial: &Denial) -> Self {
+        let mut entry = match &denial.refused {
+            Refused::Session(ask) => Self {
+                role: Some(ask.role.clone()),
+                principal: Some(ask.principal.id().to_owned()),
+                requester: Some(ask.requester.id().to_owned()),
+                requester_name: ask.requester.name().map(str::to_owned),
+                claimed_reason: ask.claimed_reason.clone(),
+                ..Self::new(denial.at, Event::Denied)
+            },
+            Refused::Issue { session, ask } => Self {
+                scope: Some(ask.scope.clone()),
+                claimed_reason: ask.claimed_reason.clone(),
+                ..Self::of_session(denial.at, Event::Denied, session)
+            },
+        };
+        entry.decision = Some(Verdict::Deny);
+        entry.code = Some(denial.reason.code().to_owned());
+        entry.policies.clone_from(&denial.policies);
+        entry.snapshot = Some(denial.snapshot);
+        entry.denial = Some(id);
+        entry.detail = Some(denial.reason.to_string());
+        entry
+    }
+
+    fn of_permit(at: Timestamp, event: Event, id: IntentId, permit: &Permit) -> Self {
+        let scope: &Scope = permit.scope();
+        Self {
+            scope: Some(scope.name.clone()),
+            policies: permit.policies().to_vec(),
+            snapshot: Some(permit.snapshot()),
+            intent: Some(id),
+            ..Self::of_session(at, event, permit.session())
+        }
+    }
+
+    /// A permission became durable.
+    pub fn intent_opened(id: IntentId, permit: &Permit, at: Timestamp) -> Self {
+        Self {
+            decision: Some(Verdict::Permit),
+            state: Some(LeaseState::Open),
+            expires_at: Some(permit.expires_at()),
+            claimed_reason: permit.claimed_reason().map(str::to_owned),
+            ..Self::of_permit(at, Event::IntentOpened, id, permit)
+        }
+    }
+
+    /// The credential was minted. `state` is `Active`, or `Due` if its session ended meanwhile.
+    pub fn lease_issued(
+        intent: &Intent,
+        issued: &Issued,
+        state: LeaseState,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            lease: Some(intent.id()),
+            state: Some(state),
+            expires_at: Some(issued.credential.expires_at),
+            join_keys: issued.join_keys.clone(),
+            ..Self::of_permit(at, Event::LeaseIssued, intent.id(), intent.permit())
+        }
+    }
+
+    /// Minting failed.
+    pub fn issue_failed(intent: &Intent, error: &PluginError, at: Timestamp) -> Self {
+        Self {
+            state: Some(LeaseState::Due),
+            detail: Some(error.to_string()),
+            ..Self::of_permit(at, Event::IssueFailed, intent.id(), intent.permit())
+        }
+    }
+
+    fn of_due(at: Timestamp, event: Event, lease: &DueLease) -> Self {
+        Self {
+            role: Some(lease.role.clone()),
+            prompt_digest: Some(lease.prompt_digest),
+            session: Some(lease.session),
+            scope: Some(lease.scope.clone()),
+            intent: Some(lease.id),
+            lease: Some(lease.id),
+            ..Self::new(at, event)
+        }
+    }
+
+    /// A lease fell due.
+    pub fn lease_due(lease: &DueLease, cause: DueCause, at: Timestamp) -> Self {
+        Self {
+            state: Some(LeaseState::Due),
+            cause: Some(cause.as_str().to_owned()),
+            ..Self::of_due(at, Event::LeaseDue, lease)
+        }
+    }
+
+    /// An attempt to revoke came to `outcome`.
+    pub fn revocation(
+        lease: &DueLease,
+        outcome: &RevokeOutcome,
+        state: LeaseState,
+        at: Timestamp,
+    ) -> Self {
+        let (event, detail) = match outcome {
+            RevokeOutcome::Gone => (Event::LeaseRevoked, None),
+            RevokeOutcome::CannotRevoke => (Event::LeaseLapsing, None),
+            RevokeOutcome::RanOut => (Event::LeaseExpired, None),
+            RevokeOutcome::Failed { error, next_attempt_at: Some(next) } => {
+                (Event::RevocationFailed, Some(format!("{error}; next attempt at {next}")))
+            }
+            RevokeOutcome::Failed { error, next_attempt_at: None } => {
+                (Event::LeaseStuck, Some(error.clone()))
+            }
+        };
+        Self {
+            state: Some(state),
+            cause: Some(lease.cause.as_str().to_owned()),
+            detail,
+            ..Self::of_due(at, event, lease)
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The five ports: what the core needs from the world. Each has a real adapter in the broker and
+//! a simulated one in the simulation. Nothing else in the core is a trait.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::decide::{Denial, Permit};
+use crate::ids::{DenialId, IntentId, SessionId};
+use crate::intent::Intent;
+use crate::issued::Issued;
+use crate::journal::{Entry, JournalSeq};
+use crate::lease::{DueLease, Lease, LeaseState, RevokeOutcome};
+use crate::name::BackendName;
+use crate::policy::PolicySnapshot;
+use crate::session::{Begun, EndCause, Session, TokenHash};
+use crate::time::Timestamp;
+
+/// All five ports together; the flows take one of these.
+pub trait Ports: Send + Sync {
+    /// Tells the time.
+    type Clock: Clock;
+    /// Gives random bytes.
+    type Entropy: Entropy;
+    /// Remembers.
+    type Journal: Journal;
+    /// Mints and revokes.
+    type Plugins: Plugins;
+    /// Holds the current policy snapshot.
+    type Policies: Policies;
+
+    /// The clock.
+    fn clock(&self) -> &Self::Clock;
+    /// The source of random bytes.
+    fn entropy(&self) -> &Self::Entropy;
+    /// The journal.
+    fn journal(&self) -> &Self::Journal;
+    /// The plugins.
+    fn plugins(&self) -> &Self::Plugins;
+    /// The policies.
+    fn policies(&self) -> &Self::Policies;
+}
+
+/// Tells the time.
+pub trait Clock: Send + Sync {
+    /// Now, UTC.
+    fn now(&self) -> Timestamp;
+}
+
+/// Gives random bytes from a cryptographically secure source.
+pub trait Entropy: Send + Sync {
+    /// Fills `bytes`.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// Holds the current policy snapshot.
+pub trait Policies: Send + Sync {
+    /// The snapshot that decides now.
+    fn current(&self) -> Arc<PolicySnapshot>;
+}
+
+/// Mints and revokes credentials, sandboxed.
+pub trait Plugins: Send + Sync {
+    /// Mints what `intent` permits, tagged upstream with the intent's id. Idempotent on that id.
+    fn issue(&self, intent: &Intent) -> impl Future<Output = Result<Issued, PluginError>> + Send;
+
+    /// Ends what was minted for `lease`, from its handle or from the intent id alone. Succeeds
+    /// if there is nothing (left) to end.
+    fn revoke(&self, lease: &DueLease) -> impl Future<Output = Result<(), PluginError>> + Send;
+}
+
+/// The durable store and the audit log in one. Every method that changes something is durable,
+/// with its entry, when it returns `Ok`; on `Err` nothing has changed.
+pub trait Journal: Send + Sync {
+    /// Records that a session began.
+    fn begin_session(
+        &self,
+        session: &Session,
+        token: TokenHash,
+        begun: &Begun,
+    ) -> impl Future<Output = Result<JournalSeq, JournalError>> + Send;
+
+    /// Records that a session ended; its active leases fall due in the same transaction, and
+    /// intents still open fall due when they close. `Ok(None)` if it had ended already.
+    fn end_session(
+        &self,
+        session: SessionId,
+        cause: EndCause,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<SessionEnded>, JournalError>> + Send;
+
+    /// Records a refusal.
+    fn record_denial(
+        &self,
+        id: DenialId,
+        denial: &Denial,
+    ) -> impl Future<Output = Result<JournalSeq, JournalError>> + Send;
+
+    /// Records what is neither about a lease nor a session: configuration and policy loads.
+    /// A recorded policy load makes its snapshot the current one for `open_intent`.
+    fn record(&self, entry: Entry)
+    -> impl Future<Output = Result<JournalSeq, JournalError>> + Send;
+
+    /// Makes `permit` durable as intent `id`. In the same transaction it checks again that the
+    /// session is live, that the permit's snapshot is still current, and that the idempotency
+    /// key is new.
+    fn open_intent(
+        &self,
+        id: IntentId,
+        permit: &Permit,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<JournalSeq, OpenError>> + Send;
+
+    /// Closes `intent` with what was issued. If the session ended meanwhile the lease falls due
+    /// at once; if the intent timed out it stays due. Both are errors: the agent gets nothing.
+    fn close_intent(
+        &self,
+        intent: &Intent,
+        issued: &Issued,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), CloseError>> + Send;
+
+    /// Records that minting failed; the intent falls due, since the upstream may have acted.
+    fn fail_intent(
+        &self,
+        intent: &Intent,
+        error: &PluginError,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// The agent gives a lease of its session back; it falls due. `Ok(None)` if the session has
+    /// no such lease; otherwise the state that it is in now.
+    fn release_lease(
+        &self,
+        session: SessionId,
+        lease: IntentId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<LeaseState>, JournalError>> + Send;
+
+    /// The leases of a session that are not in a final state.
+    fn leases(
+        &self,
+        session: SessionId,
+    ) -> impl Future<Output = Result<Vec<Lease>, JournalError>> + Send;
+
+    /// Takes up to `limit` leases of `backend` that need the worker now: due attempts, stale
+    /// intents and expired leases (both of which it moves to `Due`, with an entry), and lapsing
+    /// leases that have expired. Oldest first. Asking again before the outcome is recorded
+    /// returns the same leases.
+    fn take_due(
+        &self,
+        backend: &BackendName,
+        now: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<DueLease>, JournalError>> + Send;
+
+    /// When `take_due` for `backend` will next have something to return.
+    fn next_due_at(
+        &self,
+        backend: &BackendName,
+    ) -> impl Future<Output = Result<Option<Timestamp>, JournalError>> + Send;
+
+    /// Records what an attempt to revoke came to, and returns the state that follows.
+    fn record_revocation(
+        &self,
+        lease: &DueLease,
+        outcome: &RevokeOutcome,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<LeaseState, JournalError>> + Send;
+}
+
+/// What the end of a session set in motion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionEnded {
+    /// Leases that fell due.
+    pub leases_due: u64,
+}
+
+/// The journal could not do what was asked. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum JournalError {
+    /// It cannot write now (disk full, read-only, gone). Nothing may be issued until it can.
+    #[error("the journal cannot write: {0}")]
+    Unwritable(String),
+    /// More writes are queued than the bound allows.
+    #[error("the journal's queue is full: try again in a moment")]
+    Overloaded,
+    /// What it read back makes no sense; never repaired silently.
+    #[error("the journal is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Why a permit could not be made an intent.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OpenError {
+    /// The session ended between decision and record.
+    #[error("the session ended while the request was being decided")]
+    SessionEnded,
+    /// The policies changed between decision and record: decide again.
+    #[error("the policies changed while the request was being decided")]
+    SnapshotStale,
+    /// The session has used this idempotency key before.
+    #[error("the idempotency key was used before, for lease `{lease}`, which is {}", state.as_str())]
+    KeyUsed {
+        /// The lease of the earlier request.
+        lease: IntentId,
+        /// Where it stands.
+        state: LeaseState,
+    },
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Why an intent could not be closed with a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum CloseError {
+    /// The session ended while the credential was being minted. It is being revoked.
+    #[error("the session ended while the credential was being minted")]
+    SessionEnded,
+    /// The intent timed out first. The credential is being revoked.
+    #[error("minting took longer than the intent timeout")]
+    TimedOut,
+    /// The journal failed. The intent will time out, and what was minted will be revoked.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// A plugin call that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("plugin `{plugin}`: {message}")]
+pub struct PluginError {
+    /// The plugin's name.
+    pub plugin: String,
+    /// What sort of failure.
+    pub kind: PluginErrorKind,
+    /// The upstream's own code (SQLSTATE, an AWS error code), if it gave one.
+    pub code: Option<String>,
+    /// A sentence for people; holds no secret.
+    pub message: String,
+    /// Whether the upstream may have acted. `false` means that a blind retry is safe.
+    pub request_sent: bool,
+    /// How long the upstream asked to wait.
+    pub retry_after: Option<std::time::Duration>,
+}
+
+/// What sort of failure a plugin call met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PluginErrorKind {
+    /// The configuration or the scope's parameters are wrong.
+    InvalidConfig,
+    /// The upstream refused the broker's own credential or its rights.
+    Denied,
+    /// The upstream object that the scope names does not exist.
+    NotFound,
+    /// The upstream is in another state than the plugin expects.
+    Conflict,
+    /// The upstream asked to slow down.
+    RateLimited,
+    /// The upstream cannot be reached.
+    Unavailable,
+    /// No answer in time.
+    Timeout,
+    /// The plugin broke a limit of the sandbox, or trapped.
+    Sandbox,
+    /// The plugin is not loaded, or quarantined.
+    NotLoaded,
+    /// Anything else.
+    Other,
+}
