@@ -13,6 +13,7 @@ use crate::name::{Authorization, BackendName, PluginName, ScopeName};
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Catalog {
     /// The configured backends.
+    #[serde(serialize_with = "serialize_shared")]
     pub backends: BTreeMap<BackendName, Arc<Backend>>,
 }
 
@@ -36,6 +37,7 @@ pub struct Backend {
     /// credential that a crash could leave unknown. Caps every TTL on the backend.
     pub orphan_ttl_max: Option<Duration>,
     /// Its scopes.
+    #[serde(serialize_with = "serialize_shared")]
     pub scopes: BTreeMap<ScopeName, Arc<Scope>>,
 }
 
@@ -108,4 +110,11 @@ impl Catalog {
     pub fn scopes(&self) -> impl Iterator<Item = (&Arc<Backend>, &Arc<Scope>)> {
         self.backends.values().flat_map(|b| b.scopes.values().map(move |s| (b, s)))
     }
+}
+
+fn serialize_shared<K: Serialize, V: Serialize, S: serde::Serializer>(
+    map: &BTreeMap<K, Arc<V>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(map.iter().map(|(key, value)| (key, value.as_ref())))
 }

@@ -39,7 +39,8 @@ pub fn decide(
         session,
         authorizations: &authorizations,
         scope,
-        ttl: ask.ttl.unwrap_or(TTL_DEFAULT),
+        // What a policy compares is what would be granted: the default shrinks to the scope's limit.
+        ttl: ask.ttl.unwrap_or_else(|| TTL_DEFAULT.min(scope.ttl_max)),
         now,
     });
     let permits = permits_of(evaluation).map_err(|refusal| {
@@ -56,6 +57,7 @@ pub fn decide(
         backend: Arc::clone(backend),
         scope: Arc::clone(scope),
         ttl,
+        ttl_max: ttl::most(&limits).min(session_left),
         now,
         policies,
         snapshot: snapshot.digest(),
@@ -88,7 +90,15 @@ pub fn decide_session(
     let permits = permits_of(snapshot.evaluate_open_session(&question)).map_err(|refusal| {
         deny(DenialReason::of_open_session(&refusal, &ask.role), refusal.policies())
     })?;
-    Ok(SessionPermit::granted(role.clone(), ask, life, ids(&permits), snapshot.digest()))
+    let SessionAsk { principal, requester, .. } = ask.clone();
+    Ok(SessionPermit {
+        role: role.clone(),
+        principal,
+        requester,
+        life,
+        policies: ids(&permits),
+        snapshot: snapshot.digest(),
+    })
 }
 
 /// What a workload wants when it opens a session, already proven or parsed.
@@ -172,3 +182,8 @@ fn ids(policies: &[Deciding]) -> Vec<String> {
 
 /// Long enough for an agent's task, short enough that a forgotten session is gone by evening.
 pub const SESSION_LIFE_DEFAULT: Duration = Duration::from_hours(8);
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 pub mod chain;
 mod entry;
 
-pub use chain::EntryHash;
+pub use chain::{ChainBreak, ChainHead, ChainVerifier, EntryHash, RecordedLine};
 pub use entry::{Entry, Event, Verdict};
 
 use std::fmt;

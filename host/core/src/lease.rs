@@ -190,6 +190,8 @@ pub struct DueLease {
     pub cause: DueCause,
     /// How many attempts to revoke it have failed.
     pub attempts: u32,
+    /// When it fell due.
+    pub due_at: Timestamp,
     /// When the credential stops working by itself.
     pub expires_at: Timestamp,
     /// What the plugin asked the broker to keep, if it got that far.

@@ -24,5 +24,5 @@ pub mod secret;
 pub mod session;
 pub mod time;
 
-#[cfg(feature = "fixture")]
+#[cfg(any(test, feature = "fixture"))]
 pub mod fixture;

@@ -191,8 +191,10 @@ impl Allowed {
     }
 }
 
+/// Control characters are escaped, so that a name can forge no second line of an error.
 fn clip(text: &str) -> String {
-    text.chars().take(NAME_CHARS_MAX).collect()
+    let shown = |c: char| if c.is_control() { c.escape_debug().collect() } else { c.to_string() };
+    text.chars().take(NAME_CHARS_MAX).map(shown).collect()
 }
 
 #[cfg(test)]

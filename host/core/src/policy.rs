@@ -1,8 +1,19 @@
 //! Policies in force: parsed, validated against the schema in strict mode, sliced. Does not
 //! decide what an evaluation means; [`crate::decide`] does.
 
+mod annotations;
+mod entities;
+mod evaluate;
+mod load;
+mod report;
+mod seal;
+mod slice;
+
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::Duration;
+
+use cedar_policy::{PolicySetError, Schema};
 
 use crate::catalog::{Catalog, Scope};
 use crate::digest::digest;
@@ -11,6 +22,9 @@ use crate::principal::{Principal, Requester};
 use crate::prompt::{AuthorizationLimits, Role};
 use crate::session::Session;
 use crate::time::Timestamp;
+use entities::{KnownEntities, Model};
+use evaluate::Engine;
+use slice::Slices;
 
 /// Everything that decides, at one moment: policies, roles, catalog, teams. Immutable; a reload
 /// makes a new one and swaps it in whole.
@@ -18,6 +32,8 @@ pub struct PolicySnapshot {
     digest: SnapshotDigest,
     roles: BTreeMap<RoleName, Role>,
     catalog: Catalog,
+    engine: Engine,
+    warnings: Vec<PolicyProblem>,
 }
 
 /// What a snapshot is made of.
@@ -71,8 +87,19 @@ pub struct PolicyProblem {
 impl PolicySnapshot {
     /// Loads and validates; reports every problem at once. A set with any problem loads nothing.
     pub fn load(sources: PolicySources) -> Result<Self, Vec<PolicyProblem>> {
+        let digest = seal::seal(&sources).map_err(|error| built_in(&error))?;
+        let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(|error| built_in(&error))?;
+        let model = Model::new().map_err(|error| built_in(&error))?;
+        let known = KnownEntities::new(&model, &sources).map_err(|error| built_in(&error))?;
+        let load::Checked { policies, deciding, warnings } =
+            load::check(&sources.policies, &schema, &model, &known)?;
+        let slices = |action| {
+            Slices::build(action, &policies).map_err(|error: PolicySetError| built_in(&error))
+        };
+        let (issue, open_session) = (slices(&model.issue)?, slices(&model.open_session)?);
+        let engine = Engine { schema, model, known, deciding, issue, open_session };
         let PolicySources { roles, catalog, .. } = sources;
-        Ok(Self { digest: SnapshotDigest([0; 32]), roles, catalog })
+        Ok(Self { digest, roles, catalog, engine, warnings })
     }
 
     /// Its digest.
@@ -90,15 +117,33 @@ impl PolicySnapshot {
         &self.roles
     }
 
+    /// What is probably a mistake but stops nothing: policies that name a role, scope, backend or
+    /// team that does not exist.
+    pub fn warnings(&self) -> &[PolicyProblem] {
+        &self.warnings
+    }
+
     /// What the policies say of issuing a scope.
-    pub fn evaluate_issue(&self, _question: &IssueQuestion<'_>) -> Evaluation {
-        Evaluation::default()
+    pub fn evaluate_issue(&self, question: &IssueQuestion<'_>) -> Evaluation {
+        self.engine.evaluate_issue(question)
     }
 
     /// What the policies say of opening a session.
-    pub fn evaluate_open_session(&self, _question: &OpenQuestion<'_>) -> Evaluation {
-        Evaluation::default()
+    pub fn evaluate_open_session(&self, question: &OpenQuestion<'_>) -> Evaluation {
+        self.engine.evaluate_open_session(question)
     }
+
+    /// How many policies [`evaluate_issue`](Self::evaluate_issue) looks at. A decision costs what
+    /// these cost, however many others there are.
+    pub fn policies_looked_at(&self, question: &IssueQuestion<'_>) -> usize {
+        self.engine.looked_at_for_issue(question)
+    }
+}
+
+/// A problem of what the broker itself brings. The tests load it; no user can cause one.
+fn built_in(error: &dyn Display) -> Vec<PolicyProblem> {
+    let message = format!("the broker's own policy model does not load, please report it: {error}");
+    vec![PolicyProblem { path: "schema.cedarschema".to_owned(), line: 1, column: 1, message }]
 }
 
 /// May this session be issued this scope?
@@ -156,15 +201,49 @@ pub struct Deciding {
 pub enum Guardrail {
     /// The session is over.
     SessionNotLive,
+    /// A sensitive scope would be issued. Named before the next one, since declaring the
+    /// authorization would not help.
+    SensitiveIssued,
     /// The prompt file does not declare what the scope needs.
     UndeclaredAuthorization,
-    /// A sensitive scope would be issued.
-    SensitiveIssued,
     /// A longer life than the cap was asked for.
     TtlAboveCap,
+}
+
+impl Guardrail {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::SessionNotLive,
+        Self::SensitiveIssued,
+        Self::UndeclaredAuthorization,
+        Self::TtlAboveCap,
+    ];
+
+    /// Its `@id` in `policies/guardrails.cedar`.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::SessionNotLive => "guardrail.session-not-live",
+            Self::SensitiveIssued => "guardrail.sensitive-issued",
+            Self::UndeclaredAuthorization => "guardrail.undeclared-authorization",
+            Self::TtlAboveCap => "guardrail.ttl-above-cap",
+        }
+    }
+
+    fn of_id(id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|guardrail| guardrail.id() == id)
+    }
 }
 
 digest!(
     SnapshotDigest,
     "SHA-256 over everything a snapshot decides with. Stands in every journal entry."
 );
+
+/// What policies may speak of.
+const SCHEMA: &str = include_str!("../../../policies/schema.cedarschema");
+
+/// The policies that are always in force.
+const GUARDRAILS: &str = include_str!("../../../policies/guardrails.cedar");
+
+#[cfg(test)]
+mod tests;

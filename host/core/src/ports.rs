@@ -121,7 +121,9 @@ pub trait Journal: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<(), CloseError>> + Send;
 
-    /// Records that minting failed; the intent falls due, since the upstream may have acted.
+    /// Records that minting failed; the intent falls due, since the upstream may have acted: at
+    /// once if no request was sent, else at its timeout. Until then the upstream may still be
+    /// acting, and a revocation that comes first finds nothing and would be the last.
     fn fail_intent(
         &self,
         intent: &Intent,
@@ -129,8 +131,9 @@ pub trait Journal: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<(), JournalError>> + Send;
 
-    /// The agent gives a lease of its session back; it falls due. `Ok(None)` if the session has
-    /// no such lease; otherwise the state that it is in now.
+    /// The agent gives a lease of its session back; it falls due, but while its intent is open
+    /// not before the plugin's answer or the intent's timeout, as for a failed one. `Ok(None)` if
+    /// the session has no such lease; otherwise the state that it is in now.
     fn release_lease(
         &self,
         session: SessionId,

@@ -33,6 +33,11 @@ impl Principal {
         Self { id: name.to_owned(), claims }
     }
 
+    /// A principal as the journal recorded it.
+    pub const fn from_record(id: String, claims: BTreeMap<String, String>) -> Self {
+        Self { id, claims }
+    }
+
     /// A stable id that starts with its kind: `unix:1000`, `spiffe://example.org/agent`.
     pub fn id(&self) -> &str {
         &self.id

@@ -1,5 +1,17 @@
 //! Prompt files: what a role is and what it may ask for. Reads bytes, never files.
 
+mod authorizations;
+mod error;
+mod front_matter;
+mod parse;
+mod roles;
+mod yaml;
+
+pub use authorizations::AUTHORIZATIONS_MAX;
+pub use error::{Position, PromptError, PromptFault};
+pub use parse::{PROMPT_BYTES_MAX, PromptFile, SIDECAR_BYTES_MAX, Sidecar, parse};
+pub use roles::{Roles, collect};
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -42,4 +54,9 @@ impl AuthorizationLimits {
     }
 }
 
-digest!(PromptDigest, "SHA-256 over the exact bytes of a prompt file and its sidecar.");
+digest!(
+    PromptDigest,
+    "SHA-256 over the exact bytes of a prompt file and its sidecar. Without a sidecar it is the \
+     digest that `sha256sum` prints for the file; with one it is SHA-256 over the 32 bytes of \
+     the prompt's digest followed by the 32 bytes of the sidecar's."
+);

@@ -195,7 +195,7 @@ impl fmt::Display for DenialReason {
             ),
             Self::SensitiveScope { scope } => write!(
                 f,
-                "scope `{scope}` is sensitive and is never handed out: ask for the broker's action on it instead"
+                "scope `{scope}` is sensitive and is never handed out: have a person do this, or ask the platform team for a narrower scope"
             ),
             Self::NoIssuePermit { role, scope } => write!(
                 f,
@@ -233,10 +233,10 @@ impl fmt::Display for DenialReason {
             ),
             Self::TtlTooShort { got, least, limited: Some(limit) } => write!(
                 f,
-                "this backend gives no less than {}, but only {} is left under {}",
+                "this backend gives no less than {}, but {} allows only {}",
                 span(*least),
-                span(*got),
-                limit.source
+                limit.source,
+                span(*got)
             ),
             Self::SessionLife { asked, most } => write!(
                 f,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::SessionAsk;
 use crate::ask::Ask;
 use crate::catalog::{Backend, Scope};
 use crate::name::IdempotencyKey;
@@ -30,6 +29,7 @@ pub(super) struct Granted {
     pub(super) backend: Arc<Backend>,
     pub(super) scope: Arc<Scope>,
     pub(super) ttl: Duration,
+    pub(super) ttl_max: Duration,
     pub(super) now: Timestamp,
     pub(super) policies: Vec<String>,
     pub(super) snapshot: SnapshotDigest,
@@ -59,6 +59,11 @@ impl Permit {
     /// How long the credential may live.
     pub const fn ttl(&self) -> Duration {
         self.granted.ttl
+    }
+
+    /// How long it could have lived, had that been asked for.
+    pub const fn ttl_max(&self) -> Duration {
+        self.granted.ttl_max
     }
 
     /// When it was decided.
@@ -95,26 +100,15 @@ impl Permit {
 /// A permission to begin one session. Made only by `decide_session`. Not `Clone`.
 #[derive(Debug)]
 pub struct SessionPermit {
-    role: Role,
-    principal: Principal,
-    requester: Requester,
-    life: Duration,
-    policies: Vec<String>,
-    snapshot: SnapshotDigest,
+    pub(super) role: Role,
+    pub(super) principal: Principal,
+    pub(super) requester: Requester,
+    pub(super) life: Duration,
+    pub(super) policies: Vec<String>,
+    pub(super) snapshot: SnapshotDigest,
 }
 
 impl SessionPermit {
-    pub(super) fn granted(
-        role: Role,
-        ask: &SessionAsk,
-        life: Duration,
-        policies: Vec<String>,
-        snapshot: SnapshotDigest,
-    ) -> Self {
-        let SessionAsk { principal, requester, .. } = ask.clone();
-        Self { role, principal, requester, life, policies, snapshot }
-    }
-
     /// How long the session may live.
     pub const fn life(&self) -> Duration {
         self.life

@@ -70,6 +70,11 @@ pub(super) fn limits(
         .collect()
 }
 
+/// The most that every limit allows.
+pub(super) fn most(limits: &[TtlLimit]) -> Duration {
+    limits.iter().map(|limit| limit.most).min().unwrap_or(TTL_MAX)
+}
+
 /// The life to grant. An explicit wish above a limit is refused, so that the agent learns of the
 /// limit; the default shrinks to fit. The session's end shortens both: nothing outlives it.
 pub(super) fn settle(

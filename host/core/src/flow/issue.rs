@@ -1,6 +1,7 @@
 //! From an ask to a credential: decide, open, issue, close. Read this first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -26,6 +27,11 @@ pub async fn issue<P: Ports>(
     ask: &Ask,
 ) -> Result<(Lease, Credential), IssueError> {
     let intent = open(ports, session, ask).await?;
+    // INVARIANT (revocation-comes-last): a plugin that starts late could mint after the worker
+    // has revoked the intent and found nothing. Such an intent is left to time out.
+    if ports.clock().now().since(intent.permit().decided_at()) > START_WITHIN_MAX {
+        return Err(IssueError::TimedOut);
+    }
     let issued = match ports.plugins().issue(&intent).await {
         Ok(issued) => issued,
         Err(error) => return Err(fail(ports, &intent, error).await),
@@ -141,6 +147,11 @@ impl From<CloseError> for IssueError {
         }
     }
 }
+
+/// How long recording an intent may take before its plugin is no longer started: a journal that
+/// stalls, a machine that sleeps. INVARIANT (revocation-comes-last): this and the longest plugin
+/// call together stay below the intent timeout (10 s, at most half of it, 30 s).
+pub const START_WITHIN_MAX: Duration = Duration::from_secs(10);
 
 /// Policies are loaded by people; two more tries outlast any reload.
 const DECIDE_AGAIN_MAX: usize = 2;

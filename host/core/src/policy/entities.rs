@@ -1,0 +1,206 @@
+//! The Cedar entities behind a question. Those that change only with a reload (roles, scopes,
+//! teams) are built once, the others for each question. Evaluates nothing.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use cedar_policy::{
+    Entity, EntityAttrEvaluationError, EntityId, EntityTypeName, EntityUid, ParseErrors,
+    RestrictedExpression,
+};
+
+use super::{PolicySources, Team};
+use crate::catalog::Scope;
+use crate::name::{Authorization, RoleName, TeamName};
+use crate::principal::Principal;
+use crate::prompt::AuthorizationLimits;
+use crate::session::Session;
+
+/// The entity types and actions of `policies/schema.cedarschema`.
+pub(super) struct Model {
+    role: EntityTypeName,
+    requester: EntityTypeName,
+    workload: EntityTypeName,
+    session: EntityTypeName,
+    scope: EntityTypeName,
+    backend: EntityTypeName,
+    team: EntityTypeName,
+    pub(super) open_session: EntityUid,
+    pub(super) issue: EntityUid,
+}
+
+impl Model {
+    pub(super) fn new() -> Result<Self, ParseErrors> {
+        let action: EntityTypeName = "Action".parse()?;
+        Ok(Self {
+            role: "Role".parse()?,
+            requester: "Requester".parse()?,
+            workload: "Workload".parse()?,
+            session: "Session".parse()?,
+            scope: "Scope".parse()?,
+            backend: "Backend".parse()?,
+            team: "Team".parse()?,
+            open_session: uid(&action, "open_session"),
+            issue: uid(&action, "issue"),
+        })
+    }
+
+    pub(super) fn role(&self, name: &RoleName) -> EntityUid {
+        uid(&self.role, name.as_str())
+    }
+
+    pub(super) fn requester(&self, id: &str) -> EntityUid {
+        uid(&self.requester, id)
+    }
+
+    pub(super) fn workload(&self, id: &str) -> EntityUid {
+        uid(&self.workload, id)
+    }
+
+    pub(super) fn session(&self, session: &Session) -> EntityUid {
+        uid(&self.session, &session.id().to_string())
+    }
+
+    pub(super) fn scope(&self, scope: &Scope) -> EntityUid {
+        uid(&self.scope, scope.name.as_str())
+    }
+
+    /// The session's entity.
+    pub(super) fn session_entity(
+        &self,
+        session: &Session,
+        authorizations: &BTreeMap<Authorization, AuthorizationLimits>,
+    ) -> Result<Entity, EntityAttrEvaluationError> {
+        let declared = authorizations.keys().map(|name| text(name.as_str()));
+        let requester = self.requester(session.requester().id());
+        let workload = self.workload(session.principal().id());
+        let attributes = [
+            ("authorizations".to_owned(), RestrictedExpression::new_set(declared)),
+            ("requester".to_owned(), RestrictedExpression::new_entity_uid(requester)),
+            ("workload".to_owned(), RestrictedExpression::new_entity_uid(workload)),
+        ];
+        let parents = [self.role(session.role())];
+        Entity::new_with_tags(self.session(session), attributes, parents, [])
+    }
+
+    /// The workload's entity, its claims as tags.
+    pub(super) fn workload_entity(
+        &self,
+        principal: &Principal,
+    ) -> Result<Entity, EntityAttrEvaluationError> {
+        let tags = principal.claims().iter().map(|(name, value)| (name.clone(), text(value)));
+        Entity::new_with_tags(self.workload(principal.id()), [], [], tags)
+    }
+}
+
+/// The entities that change only with a reload.
+pub(super) struct KnownEntities {
+    known: HashMap<EntityUid, Known>,
+    /// What a policy may name without a warning.
+    declared: HashSet<EntityUid>,
+}
+
+struct Known {
+    entity: Entity,
+    parents: Vec<EntityUid>,
+}
+
+impl KnownEntities {
+    pub(super) fn new(
+        model: &Model,
+        sources: &PolicySources,
+    ) -> Result<Self, EntityAttrEvaluationError> {
+        let mut known = HashMap::new();
+        for (member, teams) in members(model, &sources.roles, &sources.teams) {
+            let entity = Entity::new_no_attrs(member.clone(), teams.iter().cloned().collect());
+            known.insert(member, Known { entity, parents: teams });
+        }
+        let mut declared: HashSet<_> = sources.roles.keys().map(|name| model.role(name)).collect();
+        declared.extend(sources.teams.keys().map(|name| uid(&model.team, name.as_str())));
+        for (backend, scope) in sources.catalog.scopes() {
+            let backend = uid(&model.backend, backend.name.as_str());
+            let scope_uid = model.scope(scope);
+            let attributes = HashMap::from([
+                ("authorization".to_owned(), text(scope.authorization.as_str())),
+                ("tier".to_owned(), text(scope.tier.as_str())),
+            ]);
+            let entity =
+                Entity::new(scope_uid.clone(), attributes, HashSet::from([backend.clone()]))?;
+            declared.insert(scope_uid.clone());
+            known.insert(scope_uid, Known { entity, parents: vec![backend] });
+        }
+        let backends = sources.catalog.backends.keys();
+        declared.extend(backends.map(|name| uid(&model.backend, name.as_str())));
+        Ok(Self { known, declared })
+    }
+
+    /// The entity of that id. A role, scope or requester of which nothing is known has no
+    /// parents and no attributes; a policy that reads an attribute of it fails to evaluate, and
+    /// that is a denial.
+    pub(super) fn entity(&self, uid: &EntityUid) -> Entity {
+        match self.known.get(uid) {
+            Some(known) => known.entity.clone(),
+            None => Entity::with_uid(uid.clone()),
+        }
+    }
+
+    /// The entity of that id, if something is known of it.
+    pub(super) fn get(&self, uid: &EntityUid) -> Option<&Entity> {
+        self.known.get(uid).map(|known| &known.entity)
+    }
+
+    /// Everything that the entity is in. One level is all there is: teams and backends are in nothing.
+    pub(super) fn parents(&self, uid: &EntityUid) -> &[EntityUid] {
+        self.known.get(uid).map_or(&[], |known| &known.parents)
+    }
+
+    /// Why a policy that names `uid` is probably misspelt; `None` if all is well.
+    pub(super) fn missing(&self, model: &Model, uid: &EntityUid) -> Option<&'static str> {
+        if self.declared.contains(uid) {
+            return None;
+        }
+        let kind = uid.type_name();
+        let sentences = [
+            (&model.role, "no prompt file of that role is loaded"),
+            (&model.scope, "no such scope is configured"),
+            (&model.backend, "no such backend is configured"),
+            (&model.team, "no such team is configured"),
+        ];
+        sentences.into_iter().find(|(of, _)| *of == kind).map(|(_, sentence)| sentence)
+    }
+
+    /// Every known entity, for tests that compare with the unsliced engine.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entity> {
+        self.known.values().map(|known| &known.entity)
+    }
+}
+
+/// Every role and every requester that some team has, and every role that loaded, with its teams.
+fn members(
+    model: &Model,
+    roles: &BTreeMap<RoleName, crate::prompt::Role>,
+    teams: &BTreeMap<TeamName, Team>,
+) -> HashMap<EntityUid, Vec<EntityUid>> {
+    let mut members: HashMap<_, Vec<_>> =
+        roles.keys().map(|name| (model.role(name), vec![])).collect();
+    for (name, team) in teams {
+        let team_uid = uid(&model.team, name.as_str());
+        let roles = team.roles.iter().map(|role| model.role(role));
+        let requesters = team.requesters.iter().map(|id| model.requester(id));
+        for member in roles.chain(requesters) {
+            let of = members.entry(member).or_default();
+            if !of.contains(&team_uid) {
+                of.push(team_uid.clone());
+            }
+        }
+    }
+    members
+}
+
+fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
+    EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
+fn text(value: &str) -> RestrictedExpression {
+    RestrictedExpression::new_string(value.to_owned())
+}

@@ -1,0 +1,190 @@
+//! Puts one question to Cedar, slice by slice, and unites the answers. Decides nothing: what an
+//! evaluation means is for [`crate::decide`] to say.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use cedar_policy::{
+    Authorizer, Context, ContextCreationError, Decision, Entities, Entity, EntityUid, PolicyId,
+    Request, RestrictedExpression, Schema,
+};
+
+use super::entities::{KnownEntities, Model};
+use super::slice::{Slice, Slices};
+use super::{Deciding, Evaluation, IssueQuestion, OpenQuestion};
+use crate::decide::TTL_MAX;
+
+/// The policies in force and what they may be asked about.
+pub(super) struct Engine {
+    pub(super) schema: Schema,
+    pub(super) model: Model,
+    pub(super) known: KnownEntities,
+    pub(super) deciding: HashMap<PolicyId, Deciding>,
+    pub(super) issue: Slices,
+    pub(super) open_session: Slices,
+}
+
+/// A question in Cedar's terms.
+pub(super) struct Asked {
+    action: EntityUid,
+    context: Context,
+    /// The principal, then everything that it is in.
+    principals: Vec<EntityUid>,
+    /// The resource, then everything that it is in.
+    resources: Vec<EntityUid>,
+    /// What the question is about.
+    entities: Vec<Entity>,
+}
+
+/// A question that could not be put; the text stands in for a policy id among the errors.
+type Unaskable = &'static str;
+
+impl Engine {
+    pub(super) fn evaluate_issue(&self, question: &IssueQuestion<'_>) -> Evaluation {
+        self.evaluate(&self.issue, self.ask_issue(question))
+    }
+
+    pub(super) fn evaluate_open_session(&self, question: &OpenQuestion<'_>) -> Evaluation {
+        self.evaluate(&self.open_session, self.ask_open_session(question))
+    }
+
+    /// How many policies a question of `issue` looks at.
+    pub(super) fn looked_at_for_issue(&self, question: &IssueQuestion<'_>) -> usize {
+        let count = |asked: Asked| {
+            let slices = self.issue.covering(&asked.principals, &asked.resources);
+            slices.map(|slice| slice.policies.num_of_policies()).sum()
+        };
+        self.ask_issue(question).map_or(0, count)
+    }
+
+    pub(super) fn ask_issue(&self, question: &IssueQuestion<'_>) -> Result<Asked, Unaskable> {
+        let IssueQuestion { session, authorizations, scope, .. } = question;
+        let scope = self.model.scope(scope);
+        let scope_entity = self.known.get(&scope).ok_or("engine.scope")?.clone();
+        let session_entity =
+            self.model.session_entity(session, authorizations).map_err(|_| "engine.session")?;
+        let workload_entity =
+            self.model.workload_entity(session.principal()).map_err(|_| "engine.workload")?;
+        let role = self.model.role(session.role());
+        let requester = self.model.requester(session.requester().id());
+        Ok(Asked {
+            action: self.model.issue.clone(),
+            context: issue_context(question).map_err(|_| "engine.context")?,
+            principals: [&[session_entity.uid(), role.clone()], self.known.parents(&role)].concat(),
+            resources: [std::slice::from_ref(&scope), self.known.parents(&scope)].concat(),
+            entities: vec![
+                session_entity,
+                workload_entity,
+                scope_entity,
+                self.known.entity(&role),
+                self.known.entity(&requester),
+            ],
+        })
+    }
+
+    pub(super) fn ask_open_session(&self, question: &OpenQuestion<'_>) -> Result<Asked, Unaskable> {
+        let workload_entity =
+            self.model.workload_entity(question.principal).map_err(|_| "engine.workload")?;
+        let requester = self.model.requester(question.requester.id());
+        let role = self.model.role(&question.role.name);
+        let context = Context::from_pairs([
+            ("requester".to_owned(), RestrictedExpression::new_entity_uid(requester.clone())),
+            ("life_secs".to_owned(), RestrictedExpression::new_long(secs(question.life))),
+        ]);
+        Ok(Asked {
+            action: self.model.open_session.clone(),
+            context: context.map_err(|_| "engine.context")?,
+            principals: vec![workload_entity.uid()],
+            resources: [std::slice::from_ref(&role), self.known.parents(&role)].concat(),
+            entities: vec![
+                workload_entity,
+                self.known.entity(&role),
+                self.known.entity(&requester),
+            ],
+        })
+    }
+
+    fn evaluate(&self, slices: &Slices, asked: Result<Asked, Unaskable>) -> Evaluation {
+        let answer = asked.and_then(|asked| {
+            let found: Vec<_> = slices.covering(&asked.principals, &asked.resources).collect();
+            let entities = self.entities(asked.entities, &found)?;
+            let request = Request::new(
+                asked.principals.first().cloned().ok_or("engine.request")?,
+                asked.action,
+                asked.resources.first().cloned().ok_or("engine.request")?,
+                asked.context,
+                Some(&self.schema),
+            )
+            .map_err(|_| "engine.request")?;
+            Ok(self.unite(&request, &entities, &found))
+        });
+        answer.unwrap_or_else(|id| Evaluation { errors: vec![id.to_owned()], ..Default::default() })
+    }
+
+    /// The question's own entities and what the looked-at policies name besides.
+    fn entities(&self, asked: Vec<Entity>, found: &[&Slice]) -> Result<Entities, Unaskable> {
+        let mut present: HashSet<EntityUid> = asked.iter().map(Entity::uid).collect();
+        let literals = found.iter().flat_map(|slice| &slice.literals);
+        let named: Vec<_> = literals
+            .filter(|uid| present.insert((*uid).clone()))
+            .filter_map(|uid| self.known.get(uid).cloned())
+            .collect();
+        Entities::from_entities(asked.into_iter().chain(named), None).map_err(|_| "engine.entities")
+    }
+
+    fn unite(&self, request: &Request, entities: &Entities, found: &[&Slice]) -> Evaluation {
+        let authorizer = Authorizer::new();
+        let mut evaluation = Evaluation::default();
+        for slice in found {
+            let response = authorizer.is_authorized(request, &slice.policies, entities);
+            let satisfied = match response.decision() {
+                Decision::Allow => &mut evaluation.permits,
+                Decision::Deny => &mut evaluation.forbids,
+            };
+            for id in response.diagnostics().reason() {
+                match self.deciding.get(id) {
+                    Some(deciding) => satisfied.push(deciding.clone()),
+                    None => evaluation.errors.push(id.to_string()),
+                }
+            }
+            evaluation.errors.extend(response.diagnostics().errors().map(policy_of));
+        }
+        if !evaluation.forbids.is_empty() {
+            evaluation.permits.clear();
+        }
+        // Cedar names policies in no fixed order; people and golden files want one.
+        evaluation.permits.sort_by(|a, b| a.id.cmp(&b.id));
+        evaluation.forbids.sort_by(|a, b| a.id.cmp(&b.id));
+        evaluation.errors.sort();
+        evaluation
+    }
+}
+
+fn policy_of(error: &cedar_policy::AuthorizationError) -> String {
+    let cedar_policy::AuthorizationError::PolicyEvaluationError(error) = error;
+    error.policy_id().to_string()
+}
+
+fn issue_context(question: &IssueQuestion<'_>) -> Result<Context, ContextCreationError> {
+    let live = question.session.is_live_at(question.now);
+    let now = question.now.to_string();
+    Context::from_pairs([
+        ("ttl_secs".to_owned(), RestrictedExpression::new_long(secs(question.ttl))),
+        ("ttl_secs_max".to_owned(), RestrictedExpression::new_long(secs(TTL_MAX))),
+        ("session_live".to_owned(), RestrictedExpression::new_bool(live)),
+        ("now".to_owned(), RestrictedExpression::new_datetime(now)),
+    ])
+}
+
+/// Seconds, rounded up, so that a fraction above the cap is above the cap.
+fn secs(duration: Duration) -> i64 {
+    let rounded_up = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
+    i64::try_from(rounded_up).map_or(SECS_MAX, |secs| secs.min(SECS_MAX))
+}
+
+/// 136 years. Longer lives are all the same to a policy, and a policy that multiplies one does
+/// not overflow, which would turn a plain refusal into a policy error.
+const SECS_MAX: i64 = u32::MAX as i64;
+
+#[cfg(test)]
+mod tests;

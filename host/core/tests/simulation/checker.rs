@@ -1,0 +1,172 @@
+//! The invariants, checked from what is durable, what lives upstream and what clients hold; the
+//! journal's own bookkeeping is not believed, its entries are read again.
+
+use std::collections::BTreeMap;
+
+use claviger_core::decide::TTL_MAX;
+use claviger_core::flow::revoke::ATTEMPTS_MAX;
+use claviger_core::ids::SessionId;
+use claviger_core::journal::{Entry, Event};
+use claviger_core::lease::LeaseState;
+use claviger_core::policy::SnapshotDigest;
+use claviger_core::time::Timestamp;
+
+use super::policies::{Known, SNAPSHOTS};
+use super::world::World;
+
+/// What the entries read so far say.
+#[derive(Default)]
+pub struct Checker {
+    entries_read: usize,
+    last: Option<Entry>,
+    sessions: BTreeMap<SessionId, Seen>,
+    snapshot: Option<SnapshotDigest>,
+}
+
+struct Seen {
+    ends_at: Timestamp,
+    ended: bool,
+}
+
+impl Checker {
+    /// What must hold after every step.
+    pub fn check(&mut self, world: &World) -> Result<(), String> {
+        if let Some(violation) = world.violations.first() {
+            return Err(violation.clone());
+        }
+        self.read_new_entries(world)?;
+        live_credentials_are_recorded(world)?;
+        one_credential_for_a_key(world)
+    }
+
+    fn read_new_entries(&mut self, world: &World) -> Result<(), String> {
+        let entries = &world.ledger.entries;
+        let last = self.entries_read.checked_sub(1).map(|index| entries.get(index));
+        if last.is_some_and(|last| last.map(|(_, entry)| entry) != self.last.as_ref()) {
+            return Err(format!("entries up to number {} were rewritten", self.entries_read));
+        }
+        for (seq, entry) in &entries[self.entries_read..] {
+            self.entries_read += 1;
+            if seq.get() != self.entries_read as u64 {
+                return Err(format!("entries have a gap before {seq}"));
+            }
+            self.last = Some(entry.clone());
+            self.read(entry)?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, entry: &Entry) -> Result<(), String> {
+        match entry.event {
+            Event::PoliciesLoaded => self.snapshot = entry.snapshot,
+            Event::SessionBegun => {
+                let seen = Seen { ends_at: entry.expires_at.unwrap(), ended: false };
+                self.sessions.insert(entry.session.unwrap(), seen);
+            }
+            Event::SessionEnded => self.session(entry)?.ended = true,
+            Event::IntentOpened => self.permitted(entry)?,
+            Event::LeaseIssued if entry.state == Some(LeaseState::Active) => {
+                self.of_live_session(entry)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn session(&mut self, entry: &Entry) -> Result<&mut Seen, String> {
+        let begun = self.sessions.get_mut(&entry.session.unwrap());
+        begun.ok_or_else(|| format!("entry of a session that never began: {entry:?}"))
+    }
+
+    fn of_live_session(&mut self, entry: &Entry) -> Result<(), String> {
+        let session = self.session(entry)?;
+        if session.ended || session.ends_at <= entry.at {
+            return Err(format!("issued to an ended session: {entry:?}"));
+        }
+        Ok(())
+    }
+
+    fn permitted(&mut self, entry: &Entry) -> Result<(), String> {
+        self.of_live_session(entry)?;
+        if entry.snapshot != self.snapshot {
+            return Err(format!("permitted by a snapshot that is not current: {entry:?}"));
+        }
+        let (role, scope) = (entry.role.as_ref().unwrap(), entry.scope.as_ref().unwrap());
+        let deciding = |known: &&Known| Some(known.snapshot.digest()) == entry.snapshot;
+        let known = SNAPSHOTS.iter().find(deciding).ok_or("an unknown snapshot decided")?;
+        if !known.grants.contains(&(role.as_str(), scope.as_str())) {
+            return Err(format!("issued what its snapshot does not grant: {entry:?}"));
+        }
+        let (at, ends_at) = (entry.at, self.session(entry)?.ends_at);
+        if entry.expires_at.is_none_or(|end| end > at.after(TTL_MAX) || end > ends_at) {
+            return Err(format!("outlives its session or the cap: {entry:?}"));
+        }
+        Ok(())
+    }
+}
+
+fn live_credentials_are_recorded(world: &World) -> Result<(), String> {
+    for id in world.upstream.live.keys() {
+        let state = world.ledger.leases.get(id).map(|row| row.state);
+        if state.is_none_or(LeaseState::is_final) {
+            return Err(format!("{id} works and has no lease that is not final ({state:?})"));
+        }
+    }
+    Ok(())
+}
+
+fn one_credential_for_a_key(world: &World) -> Result<(), String> {
+    let mut holders = BTreeMap::new();
+    for (id, live) in &world.upstream.live {
+        let Some(key) = &live.key else { continue };
+        if let Some(other) = holders.insert((live.session, key), id) {
+            return Err(format!("{id} and {other} work for one idempotency key"));
+        }
+    }
+    Ok(())
+}
+
+/// What must hold once faults are over, the intent timeout has passed and the worker has run.
+pub fn settled(world: &World) -> Result<(), String> {
+    for (id, row) in &world.ledger.leases {
+        let live = world.upstream.live.contains_key(id);
+        let ended = world.ledger.sessions.get(&row.session).is_none_or(|session| session.ended);
+        match row.state {
+            LeaseState::Open => return Err(format!("intent {id} is still open")),
+            LeaseState::Due => return Err(format!("lease {id} is still due")),
+            LeaseState::Active if ended => {
+                return Err(format!("lease {id} is active in an ended session"));
+            }
+            LeaseState::Active | LeaseState::Lapsing if row.expires_at <= world.now => {
+                return Err(format!("lease {id} has expired and is {:?}", row.state));
+            }
+            LeaseState::Stuck => {
+                let failed = world.upstream.revocations_failed.get(id).copied().unwrap_or(0);
+                if failed < ATTEMPTS_MAX {
+                    return Err(format!("lease {id} is stuck after {failed} failures"));
+                }
+            }
+            LeaseState::Active | LeaseState::Lapsing => {}
+            LeaseState::Revoked | LeaseState::Expired if live => {
+                return Err(format!("lease {id} is {:?} and works", row.state));
+            }
+            LeaseState::Revoked | LeaseState::Expired => {}
+        }
+    }
+    Ok(())
+}
+
+/// What must hold when every session is over and everything has had time to expire.
+pub fn over(world: &World) -> Result<(), String> {
+    settled(world)?;
+    if let Some(id) = world.upstream.live.keys().next() {
+        return Err(format!("{id} works after everything has expired"));
+    }
+    let unfinished = |(_, row): &(_, &super::ledger::Row)| {
+        !row.state.is_final() && row.state != LeaseState::Stuck
+    };
+    match world.ledger.leases.iter().find(unfinished) {
+        Some((id, row)) => Err(format!("lease {id} ends as {:?}", row.state)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,134 @@
+//! Four policy snapshots that the run swaps between, and, written down a second time by hand,
+//! what each of them lets a role have.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use claviger_core::catalog::{Backend, Catalog, RevocationClass, Scope, Tier};
+use claviger_core::policy::{PolicyFile, PolicySnapshot, PolicySources};
+use claviger_core::prompt::{AuthorizationLimits, PromptDigest, Role};
+
+/// A snapshot and the truth about it.
+pub struct Known {
+    pub snapshot: Arc<PolicySnapshot>,
+    /// `role scope` pairs that may be issued.
+    pub grants: &'static [(&'static str, &'static str)],
+}
+
+pub const ROLES: [&str; 2] = ["reader", "writer"];
+pub const BACKENDS: [&str; 2] = ["orders-db", "sts"];
+/// What clients ask for; the two that are never issued come seldom.
+pub const ASKED: [&str; 8] = [
+    "orders-db/readonly",
+    "orders-db/readonly",
+    "orders-db/readonly",
+    "sts/report",
+    "sts/report",
+    "orders-db/refunds",
+    "orders-db/admin",
+    "orders-db/keys",
+];
+
+/// The snapshots; loading one takes longer than a whole run.
+pub static SNAPSHOTS: LazyLock<[Known; 4]> = LazyLock::new(|| {
+    let everything = "permit (principal, action == Action::\"issue\", resource);";
+    let orders_only =
+        "permit (principal, action == Action::\"issue\", resource in Backend::\"orders-db\");";
+    let short = "@max_ttl(\"5m\")\npermit (principal, action == Action::\"issue\", resource);";
+    [
+        known(
+            everything,
+            &["orders.read", "tickets.refund"],
+            &[
+                ("reader", "orders-db/readonly"),
+                ("reader", "sts/report"),
+                ("writer", "orders-db/readonly"),
+                ("writer", "orders-db/refunds"),
+                ("writer", "sts/report"),
+            ],
+        ),
+        known(
+            orders_only,
+            &["orders.read", "tickets.refund"],
+            &[
+                ("reader", "orders-db/readonly"),
+                ("writer", "orders-db/readonly"),
+                ("writer", "orders-db/refunds"),
+            ],
+        ),
+        known("", &["orders.read", "tickets.refund"], &[]),
+        known(
+            short,
+            &["orders.read"],
+            &[
+                ("reader", "orders-db/readonly"),
+                ("reader", "sts/report"),
+                ("writer", "orders-db/readonly"),
+                ("writer", "sts/report"),
+            ],
+        ),
+    ]
+});
+
+fn known(issue: &str, writer: &[&str], grants: &'static [(&'static str, &'static str)]) -> Known {
+    let open = "permit (principal, action == Action::\"open_session\", resource);";
+    let roles = [role("reader", &["orders.read"]), role("writer", writer)];
+    let backends = [
+        backend(
+            "orders-db",
+            RevocationClass::Revocable,
+            &[
+                ("readonly", "orders.read", Tier::Standard),
+                ("refunds", "tickets.refund", Tier::Standard),
+                ("admin", "orders.read", Tier::Sensitive),
+                ("keys", "keys.read", Tier::Standard),
+            ],
+        ),
+        backend("sts", RevocationClass::ExpireOnly, &[("report", "orders.read", Tier::Standard)]),
+    ];
+    let sources = PolicySources {
+        policies: vec![PolicyFile { path: "sim.cedar".into(), text: format!("{open}\n{issue}") }],
+        roles: roles.into_iter().map(|role| (role.name.clone(), role)).collect(),
+        catalog: Catalog {
+            backends: backends.into_iter().map(|b| (b.name.clone(), Arc::new(b))).collect(),
+        },
+        teams: BTreeMap::new(),
+    };
+    Known { snapshot: Arc::new(PolicySnapshot::load(sources).expect("valid policies")), grants }
+}
+
+fn role(name: &str, authorizations: &[&str]) -> Role {
+    let declared =
+        authorizations.iter().map(|a| (a.parse().unwrap(), AuthorizationLimits::default()));
+    Role {
+        name: name.parse().unwrap(),
+        description: None,
+        digest: PromptDigest::from_bytes([7; 32]),
+        authorizations: declared.collect(),
+        path: format!("prompts/{name}.md"),
+    }
+}
+
+fn backend(name: &str, revocation: RevocationClass, scopes: &[(&str, &str, Tier)]) -> Backend {
+    let scopes = scopes.iter().map(|(scope, authorization, tier)| {
+        let scope = Scope {
+            name: format!("{name}/{scope}").parse().unwrap(),
+            authorization: authorization.parse().unwrap(),
+            tier: *tier,
+            ttl_max: Duration::from_hours(2),
+            parameters: serde_json::json!({}),
+        };
+        (scope.name.clone(), Arc::new(scope))
+    });
+    Backend {
+        name: name.parse().unwrap(),
+        plugin: "simulated".parse().unwrap(),
+        plugin_sha256: "00".repeat(32),
+        revocation,
+        residual_exposure: Duration::ZERO,
+        ttl_min: Duration::from_secs(1),
+        orphan_ttl_max: None,
+        scopes: scopes.collect(),
+    }
+}
