@@ -1,0 +1,295 @@
+//! The embedded journal: SQLite behind the core's port `Journal`. One thread writes, a few
+//! connections read; every answer waits for the commit. Decides nothing.
+
+mod checkpoint;
+mod fault;
+mod leases;
+mod ledger;
+mod news;
+mod port;
+mod query;
+mod readers;
+mod recovery;
+mod rows;
+mod schema;
+mod seal;
+mod sessions;
+mod store;
+mod verify;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::rand;
+use claviger_core::ids::IntentId;
+use claviger_core::journal::ChainHead;
+use claviger_core::lease::LeaseState;
+use claviger_core::name::BackendName;
+use claviger_core::ports::JournalError;
+use claviger_core::session::{Session, TokenHash};
+use claviger_core::time::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::{broadcast, watch};
+
+use checkpoint::{CheckpointConnection, Checkpoints};
+use fault::Fault;
+use ledger::{Tip, load_head, meta};
+use news::Alarms;
+use readers::Readers;
+use recovery::{Database, Parts};
+use seal::Seals;
+use store::Store;
+use writer::{Outlets, Queue, Writer};
+
+pub use fault::OpenJournalError;
+pub use leases::LeaseRow;
+pub use news::{Health, JournalNews, LeaseCounts, Stats};
+pub use query::{EntryQuery, JournalHead, RecordedEntry, Streamed};
+pub use seal::SealingKey;
+pub use verify::VerifyError;
+pub use writer::CommitObserver;
+
+/// How a journal is opened.
+pub struct JournalOptions {
+    /// The database file. Made when absent, with its folder; its log, index and lock lie beside it.
+    pub path: PathBuf,
+    /// The operator's key, under which handles and the head are sealed.
+    pub sealing_key: SealingKey,
+    /// How long a plugin may take to mint. An intent not closed by then falls due.
+    pub intent_timeout: Duration,
+    /// How many writes may wait. What comes beyond is refused at once.
+    pub queue_max: usize,
+    /// Hears how long each commit took.
+    pub commit_observer: Option<CommitObserver>,
+}
+
+/// A journal that has been opened.
+pub struct Opened {
+    /// The journal.
+    pub journal: SqliteJournal,
+    /// Where it ended, checked against its seal.
+    pub head: ChainHead,
+}
+
+/// The embedded journal. Everything that it writes goes through one thread.
+pub struct SqliteJournal {
+    queue: Queue,
+    readers: Arc<Readers>,
+    seals: Arc<Seals>,
+    alarms: Arc<Alarms>,
+    stats: Arc<Stats>,
+    news: broadcast::Sender<JournalNews>,
+    health: watch::Receiver<Health>,
+    intent_timeout: Duration,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl SqliteJournal {
+    /// Opens the journal, or makes a new one. Reads neither all entries nor all leases: a
+    /// million of them do not slow the start. [`SqliteJournal::verify`] checks everything.
+    pub fn open(options: JournalOptions) -> Result<Opened, OpenJournalError> {
+        let store = Arc::new(Store::claim(&options.path)?);
+        let conn = store.connect().map_err(|fault| refused(&store, fault))?;
+        schema::recognise(&conn, &store)?;
+        drop(conn);
+        let conn = connect(&store).map_err(|fault| refused(&store, fault))?;
+        let seals = prove_key(&conn, &store, &options.sealing_key)?;
+        let path = store.path().to_owned();
+        let parts = Parts {
+            readers: Arc::new(Readers::new(Arc::clone(&store))),
+            checkpoint: CheckpointConnection::default(),
+            tip: Tip::load(&conn, &seals).map_err(|fault| refused(&store, fault))?,
+            seals: Arc::new(seals),
+            store,
+            conn,
+        };
+        start(parts, options)
+            .map_err(|fault| OpenJournalError::Journal { path, error: fault.error })
+    }
+
+    /// Every session that has not ended, with the hash of its token: for the start.
+    pub async fn live_sessions(&self) -> Result<Vec<(TokenHash, Session)>, JournalError> {
+        self.readers.read(sessions::running).await
+    }
+
+    /// Streams entries, oldest first, holding no more than a page of them.
+    pub fn entries(&self, query: EntryQuery) -> Streamed<RecordedEntry> {
+        query::entries(Arc::clone(&self.readers), query)
+    }
+
+    /// Streams leases in any of `states`; of every state that is not final if there is none.
+    pub fn lease_rows(&self, mut states: Vec<LeaseState>) -> Streamed<LeaseRow> {
+        if states.is_empty() {
+            states = LeaseState::ALL.into_iter().filter(|state| !state.is_final()).collect();
+        }
+        query::leases(Arc::clone(&self.readers), states)
+    }
+
+    /// The backends on which the worker has something to do, now or later: also those that the
+    /// configuration no longer has.
+    pub async fn backends_with_work(&self) -> Result<Vec<BackendName>, JournalError> {
+        self.readers.read(leases::backends_with_work).await
+    }
+
+    /// Gives a stuck lease another round of attempts and records that an operator asked for it.
+    /// `None` if there is no such lease; otherwise the state that it is in now.
+    pub async fn retry_lease(
+        &self,
+        lease: IntentId,
+        now: Timestamp,
+    ) -> Result<Option<LeaseState>, JournalError> {
+        self.queue.submit(move |ledger| port::retry_lease(ledger, lease, now)).await
+    }
+
+    /// The newest entry, and whether the seal on it is the broker's own.
+    pub async fn head(&self) -> Result<JournalHead, JournalError> {
+        let seals = Arc::clone(&self.seals);
+        self.readers
+            .read(move |conn| {
+                let stored = load_head(conn)?;
+                let seal_intact = seals.is_sealed(&stored.head, &stored.seal);
+                Ok(JournalHead { head: stored.head, seal_intact })
+            })
+            .await
+    }
+
+    /// Checks every entry, the chain through them and the seal on its end. Answers the head up
+    /// to which all is as it was recorded.
+    pub async fn verify(&self) -> Result<ChainHead, VerifyError> {
+        verify::verify(&self.readers, &self.seals).await
+    }
+
+    /// Whether the journal can write, now and from now on.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// What becomes durable from now on: lease changes, session ends, nudges for the worker.
+    pub fn news(&self) -> broadcast::Receiver<JournalNews> {
+        self.news.subscribe()
+    }
+
+    /// Figures for metrics.
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Finishes what is queued, moves the log into the database, and lets go of the files.
+    pub async fn close(self) {
+        let Self { queue, readers, threads, .. } = self;
+        drop(queue);
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // A thread that panicked has nothing left to finish.
+                let _ended = thread.join();
+            }
+            drop(readers);
+        });
+        let _ended = joined.await;
+    }
+}
+
+/// A connection to a journal with the newest schema.
+fn connect(store: &Store) -> Result<Connection, Fault> {
+    let conn = store.connect_writer()?;
+    schema::migrate(&conn)?;
+    Ok(conn)
+}
+
+/// Derives the keys and proves that the journal was sealed with them; a new journal is sealed.
+fn prove_key(
+    conn: &Connection,
+    store: &Store,
+    key: &SealingKey,
+) -> Result<Seals, OpenJournalError> {
+    let stored = stored_seal(conn).map_err(|fault| refused(store, fault))?;
+    let Some((id, probe)) = stored else {
+        return seal_new(conn, key).map_err(|fault| refused(store, fault));
+    };
+    let seals = Seals::derive(key, &id).map_err(|error| refused(store, error.into()))?;
+    if seals.opens_probe(&probe) {
+        return Ok(seals);
+    }
+    Err(OpenJournalError::WrongKey { path: store.path().to_owned() })
+}
+
+type IdAndProbe = (Vec<u8>, Vec<u8>);
+
+/// The journal's id and its probe; nothing in a journal that is empty.
+fn stored_seal(conn: &Connection) -> Result<Option<IdAndProbe>, Fault> {
+    match (meta(conn, "journal-id")?, meta(conn, "key-probe")?) {
+        (Some(id), Some(probe)) => Ok(Some((id, probe))),
+        (None, None) if ledger::newest_entry(conn)? == ChainHead::EMPTY => Ok(None),
+        _ => Err(Fault::damaged("it has lost its id or the probe of its key")),
+    }
+}
+
+fn seal_new(conn: &Connection, key: &SealingKey) -> Result<Seals, Fault> {
+    let mut id = [0; 16];
+    rand::fill(&mut id).map_err(|_| Fault::unwritable("the system gives no random bytes"))?;
+    let seals = Seals::derive(key, &id)?;
+    let transaction = conn.unchecked_transaction()?;
+    let insert = "INSERT INTO meta (key, value) VALUES (?1, ?2)";
+    transaction.execute(insert, ("journal-id", id.as_slice()))?;
+    transaction.execute(insert, ("key-probe", seals.seal_probe()?))?;
+    Tip::empty().save(&transaction, &seals)?;
+    transaction.commit()?;
+    Ok(seals)
+}
+
+/// The threads begin once everything that can fail has succeeded.
+fn start(parts: Parts, options: JournalOptions) -> Result<Opened, Fault> {
+    let thread = |error: std::io::Error| Fault::unwritable(format!("no thread for it: {error}"));
+    let (readers, seals) = (Arc::clone(&parts.readers), Arc::clone(&parts.seals));
+    let (tip, stats, alarms) = (parts.tip, Arc::new(Stats::default()), Arc::new(Alarms::default()));
+    stats.set_leases(&tip.leases);
+    let (news, _) = broadcast::channel(NEWS_MAX);
+    let (health_sender, health) = watch::channel(Health::Writable);
+    let (jobs, waiting) = sync_channel(options.queue_max.max(1));
+    let (checkpoints, checkpointer) =
+        Checkpoints::start(Arc::clone(&parts.store), parts.checkpoint.clone()).map_err(thread)?;
+    let writer = Writer {
+        jobs: waiting,
+        database: Database::new(parts)?,
+        checkpoints,
+        outlets: Outlets {
+            news: news.clone(),
+            alarms: Arc::clone(&alarms),
+            health: health_sender,
+            observer: options.commit_observer,
+        },
+        stats: Arc::clone(&stats),
+        looked_at: Instant::now(),
+    };
+    let spawned = std::thread::Builder::new().name("journal-writer".to_owned());
+    let threads = vec![spawned.spawn(move || writer.run()).map_err(thread)?, checkpointer];
+    let queue = Queue::new(jobs, Arc::clone(&stats));
+    let intent_timeout = options.intent_timeout;
+    let journal = SqliteJournal {
+        queue,
+        readers,
+        seals,
+        alarms,
+        stats,
+        news,
+        health,
+        intent_timeout,
+        threads,
+    };
+    Ok(Opened { journal, head: tip.head })
+}
+
+fn refused(store: &Store, fault: Fault) -> OpenJournalError {
+    OpenJournalError::Journal { path: store.path().to_owned(), error: fault.error }
+}
+
+/// A watcher that is further behind than this reads the state again instead of the news; at full
+/// load that is about a tenth of a second.
+const NEWS_MAX: usize = 4096;

@@ -1,0 +1,405 @@
+//! The core's port `Journal` over the writer and the readers. What each method must do stands
+//! with the port; here stands how.
+
+use claviger_core::decide::{Denial, Permit};
+use claviger_core::ids::{DenialId, IntentId, SessionId};
+use claviger_core::intent::Intent;
+use claviger_core::issued::Issued;
+use claviger_core::journal::{Entry, Event, JournalSeq};
+use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, RevokeOutcome};
+use claviger_core::name::BackendName;
+use claviger_core::policy::SnapshotDigest;
+use claviger_core::ports::{
+    CloseError, Journal, JournalError, OpenError, PluginError, SessionEnded,
+};
+use claviger_core::session::{Begun, EndCause, Session, TokenHash};
+use claviger_core::time::Timestamp;
+
+use super::SqliteJournal;
+use super::fault::Fault;
+use super::leases::{Minted, NewLease, StoredLease, next_due_at, unsettled};
+use super::ledger::Ledger;
+use super::news::JournalNews;
+
+impl Journal for SqliteJournal {
+    async fn begin_session(
+        &self,
+        session: &Session,
+        token: TokenHash,
+        begun: &Begun,
+    ) -> Result<JournalSeq, JournalError> {
+        let entry = Entry::session_begun(session, begun);
+        let session = session.clone();
+        self.queue
+            .submit(move |ledger| {
+                ledger.insert_session(&session, &token)?;
+                ledger.append(&entry)
+            })
+            .await
+    }
+
+    async fn end_session(
+        &self,
+        session: SessionId,
+        cause: EndCause,
+        now: Timestamp,
+    ) -> Result<Option<SessionEnded>, JournalError> {
+        self.queue.submit(move |ledger| end_session(ledger, session, cause, now)).await
+    }
+
+    async fn record_denial(
+        &self,
+        id: DenialId,
+        denial: &Denial,
+    ) -> Result<JournalSeq, JournalError> {
+        self.record(Entry::denied(id, denial)).await
+    }
+
+    async fn record(&self, entry: Entry) -> Result<JournalSeq, JournalError> {
+        self.queue.submit(move |ledger| ledger.append(&entry)).await
+    }
+
+    async fn open_intent(
+        &self,
+        id: IntentId,
+        permit: &Permit,
+        now: Timestamp,
+    ) -> Result<JournalSeq, OpenError> {
+        let opening = Opening {
+            entry: Entry::intent_opened(id, permit, now),
+            lease: NewLease::of(id, permit, now, self.intent_timeout),
+            snapshot: permit.snapshot(),
+        };
+        self.queue.submit(move |ledger| open_intent(ledger, &opening)).await?
+    }
+
+    async fn close_intent(
+        &self,
+        intent: &Intent,
+        issued: &Issued,
+        now: Timestamp,
+    ) -> Result<(), CloseError> {
+        let sealed = issued.handle.as_ref().map(|h| self.seals.seal_handle(intent.id(), h));
+        let closing = Closing {
+            id: intent.id(),
+            entry: Entry::lease_issued(intent, issued, LeaseState::Active, now),
+            minted: Minted {
+                sealed_handle: sealed
+                    .transpose()
+                    .map_err(|e| JournalError::from(Fault::from(e)))?,
+                join_keys: issued.join_keys.clone(),
+                expires_at: issued.credential.expires_at,
+            },
+            now,
+        };
+        self.queue.submit(move |ledger| close_intent(ledger, closing)).await?
+    }
+
+    async fn fail_intent(
+        &self,
+        intent: &Intent,
+        error: &PluginError,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        let (id, entry) = (intent.id(), Entry::issue_failed(intent, error, now));
+        let upstream = if error.request_sent { Upstream::MayAct } else { Upstream::Untouched };
+        self.queue.submit(move |ledger| fail_intent(ledger, id, (entry, upstream))).await
+    }
+
+    async fn release_lease(
+        &self,
+        session: SessionId,
+        lease: IntentId,
+        now: Timestamp,
+    ) -> Result<Option<LeaseState>, JournalError> {
+        self.queue.submit(move |ledger| release_lease(ledger, session, lease, now)).await
+    }
+
+    async fn leases(&self, session: SessionId) -> Result<Vec<Lease>, JournalError> {
+        self.readers.read(move |conn| unsettled(conn, session)).await
+    }
+
+    async fn take_due(
+        &self,
+        backend: &BackendName,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<DueLease>, JournalError> {
+        let (backend, limit) = (backend.clone(), limit.min(TAKE_DUE_MAX));
+        let taken = self.queue.submit(move |ledger| take_due(ledger, &backend, now, limit)).await?;
+        Ok(taken.into_iter().map(|lease| lease.into_due(&self.seals)).collect())
+    }
+
+    async fn next_due_at(&self, backend: &BackendName) -> Result<Option<Timestamp>, JournalError> {
+        self.alarms.clear(backend);
+        let asked = backend.clone();
+        let at = self.readers.read(move |conn| next_due_at(conn, &asked)).await?;
+        self.alarms.set(backend, at);
+        Ok(at)
+    }
+
+    async fn record_revocation(
+        &self,
+        lease: &DueLease,
+        outcome: &RevokeOutcome,
+        now: Timestamp,
+    ) -> Result<LeaseState, JournalError> {
+        let (id, seen) = (lease.id, lease.state);
+        let outcome = outcome.clone();
+        self.queue
+            .submit(move |ledger| {
+                let attempt = Attempt { id, seen, outcome, now };
+                record_revocation(ledger, &attempt)
+            })
+            .await
+    }
+}
+
+struct Opening {
+    entry: Entry,
+    lease: NewLease,
+    snapshot: SnapshotDigest,
+}
+
+/// INVARIANT (no-plugin-without-intent): session, snapshot and key are checked in the very
+/// transaction that records the intent; between a check and a record made apart, a session could
+/// end and still be issued a credential.
+fn open_intent(
+    ledger: &mut Ledger<'_>,
+    opening: &Opening,
+) -> Result<Result<JournalSeq, OpenError>, Fault> {
+    let lease = &opening.lease;
+    if !ledger.is_live(lease.session, lease.opened_at)? {
+        return Ok(Err(OpenError::SessionEnded));
+    }
+    if ledger.tip().snapshot != Some(opening.snapshot) {
+        return Ok(Err(OpenError::SnapshotStale));
+    }
+    if let Some(key) = &lease.idempotency_key
+        && let Some((lease, state)) = ledger.key_used(lease.session, key)?
+    {
+        return Ok(Err(OpenError::KeyUsed { lease, state }));
+    }
+    ledger.insert_lease(lease)?;
+    Ok(Ok(ledger.append(&opening.entry)?))
+}
+
+struct Closing {
+    id: IntentId,
+    entry: Entry,
+    minted: Minted,
+    now: Timestamp,
+}
+
+fn close_intent(
+    ledger: &mut Ledger<'_>,
+    closing: Closing,
+) -> Result<Result<(), CloseError>, Fault> {
+    let Closing { id, mut entry, minted, now } = closing;
+    let mut lease = find(ledger, id)?;
+    let before = lease.state;
+    if before != LeaseState::Open {
+        return close_late(ledger, lease, Closing { id, entry, minted, now });
+    }
+    lease.keep(minted);
+    lease.take(LeaseEvent::Closed)?;
+    lease.act_at = Some(lease.expires_at);
+    let live = ledger.is_live(lease.session, now)?;
+    if !live {
+        lease.fall_due(LeaseEvent::FellDue, DueCause::SessionEnded, now)?;
+        entry.cause = Some(DueCause::SessionEnded.as_str().to_owned());
+    }
+    entry.state = Some(lease.state);
+    ledger.update_lease(before, &lease)?;
+    ledger.append(&entry)?;
+    Ok(if live { Ok(()) } else { Err(CloseError::SessionEnded) })
+}
+
+/// The intent timed out, or its lease was given back, before the answer came. The credential
+/// exists now, so that the worker need wait no longer.
+fn close_late(
+    ledger: &mut Ledger<'_>,
+    mut lease: StoredLease,
+    closing: Closing,
+) -> Result<Result<(), CloseError>, Fault> {
+    let Closing { mut entry, minted, now, .. } = closing;
+    let state = lease.state;
+    entry.event = Event::IssueFailed;
+    entry.state = Some(state);
+    entry.cause = lease.cause.map(|cause| cause.as_str().to_owned());
+    entry.detail = Some(LATE.to_owned());
+    if !state.is_final() {
+        lease.keep(minted);
+        hasten(&mut lease, now);
+        ledger.update_lease(state, &lease)?;
+    }
+    ledger.append(&entry)?;
+    Ok(Err(CloseError::TimedOut))
+}
+
+/// What the upstream may do after a plugin has failed.
+#[derive(Clone, Copy)]
+enum Upstream {
+    /// Nothing was sent to it.
+    Untouched,
+    /// It may still carry out what it was sent, until the intent times out. INVARIANT
+    /// (revocation-comes-last): a revocation at once could find nothing, and be followed by the
+    /// credential.
+    MayAct,
+}
+
+fn fail_intent(
+    ledger: &mut Ledger<'_>,
+    id: IntentId,
+    (mut entry, upstream): (Entry, Upstream),
+) -> Result<(), Fault> {
+    let mut lease = find(ledger, id)?;
+    let before = lease.state;
+    match (before, upstream) {
+        (LeaseState::Open, Upstream::Untouched) => {
+            lease.fall_due(LeaseEvent::IntentFailed, DueCause::IssueFailed, entry.at)?;
+        }
+        (LeaseState::Open, Upstream::MayAct) => {
+            let act_at = lease.act_at.unwrap_or(entry.at);
+            lease.fall_due(LeaseEvent::IntentFailed, DueCause::IssueFailed, act_at)?;
+        }
+        (_, Upstream::Untouched) => hasten(&mut lease, entry.at),
+        (_, Upstream::MayAct) => {}
+    }
+    entry.state = Some(lease.state);
+    ledger.update_lease(before, &lease)?;
+    ledger.append(&entry)?;
+    Ok(())
+}
+
+/// A due lease that was waiting, whether for the plugin's answer or for another attempt, is
+/// acted on now: what there is to revoke has become known.
+fn hasten(lease: &mut StoredLease, now: Timestamp) {
+    if lease.state == LeaseState::Due {
+        lease.act_at = lease.act_at.map(|at| at.min(now));
+    }
+}
+
+fn release_lease(
+    ledger: &mut Ledger<'_>,
+    session: SessionId,
+    id: IntentId,
+    now: Timestamp,
+) -> Result<Option<LeaseState>, Fault> {
+    let Some(mut lease) = ledger.lease(id)?.filter(|lease| lease.session == session) else {
+        return Ok(None);
+    };
+    let before = lease.state;
+    let act_at = match before {
+        LeaseState::Active => now,
+        // The plugin is still minting. A revocation now could come before there is anything to
+        // revoke; it waits for the answer, or for the intent timeout.
+        LeaseState::Open => lease.act_at.unwrap_or(now),
+        state => return Ok(Some(state)),
+    };
+    lease.fall_due(LeaseEvent::FellDue, DueCause::Released, act_at)?;
+    ledger.update_lease(before, &lease)?;
+    ledger.append(&Entry::lease_due(&lease.as_due(), DueCause::Released, now))?;
+    Ok(Some(lease.state))
+}
+
+fn end_session(
+    ledger: &mut Ledger<'_>,
+    id: SessionId,
+    cause: EndCause,
+    now: Timestamp,
+) -> Result<Option<SessionEnded>, Fault> {
+    let Some(session) = ledger.running_session(id)? else { return Ok(None) };
+    ledger.mark_ended(id, cause, now)?;
+    let leases_due = ledger.end_leases(id, now)?;
+    ledger.append(&Entry::session_ended(&session, cause, leases_due, now))?;
+    ledger.tell(JournalNews::SessionEnded { session: id, cause });
+    Ok(Some(SessionEnded { leases_due }))
+}
+
+fn take_due(
+    ledger: &mut Ledger<'_>,
+    backend: &BackendName,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<StoredLease>, Fault> {
+    let mut leases = ledger.leases_to_act_on(backend, now, limit)?;
+    for lease in &mut leases {
+        let (event, cause) = match lease.state {
+            LeaseState::Open => (LeaseEvent::IntentFailed, DueCause::IntentTimeout),
+            LeaseState::Active => (LeaseEvent::FellDue, DueCause::TtlReached),
+            LeaseState::Due | LeaseState::Lapsing => continue,
+            state @ (LeaseState::Revoked | LeaseState::Expired | LeaseState::Stuck) => {
+                let (id, state) = (lease.id, state.as_str());
+                return Err(Fault::damaged(format!(
+                    "lease `{id}` is {state} and yet to be acted on"
+                )));
+            }
+        };
+        let before = lease.state;
+        // Its place in the order stays, so that asking again returns the same leases.
+        let act_at = lease.act_at.unwrap_or(now);
+        lease.fall_due(event, cause, act_at)?;
+        ledger.update_lease(before, lease)?;
+        ledger.append(&Entry::lease_due(&lease.as_due(), cause, now))?;
+    }
+    Ok(leases)
+}
+
+struct Attempt {
+    id: IntentId,
+    seen: LeaseState,
+    outcome: RevokeOutcome,
+    now: Timestamp,
+}
+
+fn record_revocation(ledger: &mut Ledger<'_>, attempt: &Attempt) -> Result<LeaseState, Fault> {
+    let mut lease = find(ledger, attempt.id)?;
+    let before = lease.state;
+    if before != attempt.seen {
+        // The same lease was taken twice, and the other outcome was recorded first.
+        return Ok(before);
+    }
+    lease.take(attempt.outcome.event())?;
+    lease.act_at = match &attempt.outcome {
+        RevokeOutcome::Gone | RevokeOutcome::RanOut => None,
+        RevokeOutcome::CannotRevoke => Some(lease.expires_at),
+        RevokeOutcome::Failed { next_attempt_at, .. } => {
+            lease.attempts = lease.attempts.saturating_add(1);
+            *next_attempt_at
+        }
+    };
+    ledger.update_lease(before, &lease)?;
+    let entry = Entry::revocation(&lease.as_due(), &attempt.outcome, lease.state, attempt.now);
+    ledger.append(&entry)?;
+    Ok(lease.state)
+}
+
+/// Gives a stuck lease another round of attempts; others stay as they are.
+pub(super) fn retry_lease(
+    ledger: &mut Ledger<'_>,
+    id: IntentId,
+    now: Timestamp,
+) -> Result<Option<LeaseState>, Fault> {
+    let Some(mut lease) = ledger.lease(id)? else { return Ok(None) };
+    let before = lease.state;
+    if before != LeaseState::Stuck {
+        return Ok(Some(before));
+    }
+    lease.fall_due(LeaseEvent::Retried, DueCause::Operator, now)?;
+    lease.attempts = 0;
+    ledger.update_lease(before, &lease)?;
+    ledger.append(&Entry::lease_due(&lease.as_due(), DueCause::Operator, now))?;
+    Ok(Some(lease.state))
+}
+
+fn find(ledger: &Ledger<'_>, id: IntentId) -> Result<StoredLease, Fault> {
+    let lost = || Fault::damaged(format!("intent `{id}` was recorded and its lease is not there"));
+    ledger.lease(id)?.ok_or_else(lost)
+}
+
+/// One job must not hold up the others: a thousand leases take about 20 ms.
+const TAKE_DUE_MAX: usize = 1000;
+
+const LATE: &str = "the plugin answered after the lease had fallen due; the credential was not \
+     handed out and is revoked";

@@ -1,0 +1,122 @@
+//! The sessions as the journal keeps them. Keeps no token, only its hash.
+
+use std::collections::BTreeMap;
+
+use claviger_core::ids::SessionId;
+use claviger_core::principal::{Principal, Requester};
+use claviger_core::session::{EndCause, Session, SessionRecord, TokenHash};
+use claviger_core::time::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::fault::Fault;
+use super::ledger::Ledger;
+use super::rows::{bytes32, json, millis, moment, parsed};
+
+impl Ledger<'_> {
+    /// Writes a session that has begun.
+    pub(super) fn insert_session(&self, session: &Session, token: &TokenHash) -> Result<(), Fault> {
+        let mut statement = self.conn().prepare_cached(
+            "INSERT INTO sessions (id, token_hash, role, prompt_digest, authorizations, principal,
+                 requester, requester_name, opened_at, ends_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?;
+        statement.execute(params![
+            session.id().to_string(),
+            token.bytes(),
+            session.role().as_str(),
+            session.prompt_digest().to_string(),
+            json_text(session.authorizations())?,
+            json_text(session.principal())?,
+            session.requester().id(),
+            session.requester().name(),
+            millis(session.opened_at()),
+            millis(session.ends_at()),
+        ])?;
+        Ok(())
+    }
+
+    /// The session with this id, unless it has ended.
+    pub(super) fn running_session(&self, id: SessionId) -> Result<Option<Session>, Fault> {
+        let sql = format!("SELECT {COLUMNS} FROM sessions WHERE id = ?1 AND ended_at IS NULL");
+        let mut statement = self.conn().prepare_cached(&sql)?;
+        let mut rows = statement.query([id.to_string()])?;
+        rows.next()?.map(read).transpose()
+    }
+
+    /// Whether the session runs and its maximum life has not passed.
+    pub(super) fn is_live(&self, id: SessionId, now: Timestamp) -> Result<bool, Fault> {
+        let mut statement = self.conn().prepare_cached(
+            "SELECT 1 FROM sessions WHERE id = ?1 AND ended_at IS NULL AND ends_at > ?2",
+        )?;
+        let found = statement.query_row(params![id.to_string(), millis(now)], |_| Ok(()));
+        Ok(found.optional()?.is_some())
+    }
+
+    /// Marks a session as ended.
+    pub(super) fn mark_ended(
+        &self,
+        id: SessionId,
+        cause: EndCause,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        let mut statement = self
+            .conn()
+            .prepare_cached("UPDATE sessions SET ended_at = ?2, cause = ?3 WHERE id = ?1")?;
+        statement.execute(params![id.to_string(), millis(now), cause.as_str()])?;
+        Ok(())
+    }
+}
+
+/// Every session that has not ended, with the hash of its token.
+pub(super) fn running(conn: &Connection) -> Result<Vec<(TokenHash, Session)>, Fault> {
+    let mut statement = conn.prepare_cached(&sql_running())?;
+    let mut rows = statement.query([])?;
+    let mut sessions = Vec::new();
+    while let Some(row) = rows.next()? {
+        let token = TokenHash::from_record(bytes32(row, "token_hash")?);
+        sessions.push((token, read(row)?));
+    }
+    Ok(sessions)
+}
+
+fn read(row: &Row<'_>) -> Result<Session, Fault> {
+    let requester = Requester::from_record(row.get("requester")?, row.get("requester_name")?);
+    Ok(Session::from_record(SessionRecord {
+        id: parsed(row, "id")?,
+        role: parsed(row, "role")?,
+        prompt_digest: parsed(row, "prompt_digest")?,
+        authorizations: json(row, "authorizations")?,
+        principal: principal(row)?,
+        requester,
+        opened_at: moment(row, "opened_at")?,
+        ends_at: moment(row, "ends_at")?,
+    }))
+}
+
+fn principal(row: &Row<'_>) -> Result<Principal, Fault> {
+    let StoredPrincipal { id, claims } = json(row, "principal")?;
+    Ok(Principal::from_record(id, claims))
+}
+
+/// What `Principal` serialises to. It cannot be deserialised itself: that would let any module
+/// make one without a proof, and here the journal's record is the proof.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredPrincipal {
+    id: String,
+    claims: BTreeMap<String, String>,
+}
+
+fn json_text<T: Serialize>(value: &T) -> Result<String, Fault> {
+    serde_json::to_string(value)
+        .map_err(|error| Fault::damaged(format!("a session has no JSON form: {error}")))
+}
+
+/// The sessions that have not ended.
+pub(super) fn sql_running() -> String {
+    format!("SELECT {COLUMNS} FROM sessions WHERE ended_at IS NULL ORDER BY id")
+}
+
+const COLUMNS: &str = "id, token_hash, role, prompt_digest, authorizations, principal, \
+     requester, requester_name, opened_at, ends_at";

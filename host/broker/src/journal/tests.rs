@@ -1,0 +1,10 @@
+//! Tests of the journal against real files, through the core's own flows.
+
+mod attacks;
+mod leases;
+mod opening;
+mod outages;
+mod queries;
+mod secrecy;
+mod world;
+mod writer;

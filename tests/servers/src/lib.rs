@@ -1,0 +1,11 @@
+//! Real servers for tests: started for one test, gone after it. Nothing here is a mock.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot start its server must fail, and say why"
+)]
+
+mod postgres;
+
+pub use postgres::{ClusterOptions, Postgres};
