@@ -1,1 +1,60 @@
-//! Placeholder.
+//! Writes a Claviger plugin as plain Rust: the guest side of `wit/`, nothing of the host's.
+#![doc = include_str!("../README.md")]
+
+#[doc(hidden)]
+pub mod bindings;
+mod error;
+pub mod log;
+mod provider;
+mod secret;
+pub mod sql;
+mod time;
+
+pub use bindings::claviger::provider::calls::Lease;
+pub use bindings::claviger::types::errors::{Error, ErrorKind};
+pub use bindings::claviger::types::secrets::Secret;
+pub use provider::{Config, Issue, Problem, Provider, Revoke};
+pub use time::rfc3339;
+
+/// Makes a component of a [`Provider`] and embeds its manifest, the file at the given path
+/// beside the plugin's `Cargo.toml`.
+///
+/// Once per plugin, at the top level:
+/// `claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json");`.
+/// On other targets than WebAssembly it only checks that both exist, so that the plugin's own
+/// tests run natively.
+#[macro_export]
+macro_rules! export {
+    ($provider:ty, manifest = $path:literal) => {
+        const _: () = {
+            const MANIFEST: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $path));
+
+            #[cfg(not(target_arch = "wasm32"))]
+            const _: (&[u8], fn()) = (MANIFEST, $crate::guest::require_provider::<$provider>);
+
+            // The host reads the manifest from the file before it runs anything, so it is a
+            // custom section and not an export. `strip = "debuginfo"` keeps it.
+            #[cfg(target_arch = "wasm32")]
+            #[expect(unsafe_code, reason = "names a link section that holds nothing but bytes")]
+            #[unsafe(link_section = "claviger:manifest")]
+            #[used]
+            static SECTION: [u8; MANIFEST.len()] = {
+                let mut bytes = [0; MANIFEST.len()];
+                bytes.copy_from_slice(MANIFEST);
+                bytes
+            };
+
+            #[cfg(target_arch = "wasm32")]
+            type Component = $crate::guest::Component<$provider>;
+            #[cfg(target_arch = "wasm32")]
+            $crate::guest::export_component!(Component);
+        };
+    };
+}
+
+/// What [`export!`] expands to. Not for plugins.
+#[doc(hidden)]
+pub mod guest {
+    pub use crate::bindings::export_component;
+    pub use crate::provider::{Component, require_provider};
+}

@@ -1,0 +1,22 @@
+//! The types and calls that wit-bindgen makes of `wit/`. Nothing is written by hand here; on
+//! other targets than WebAssembly every call into the host panics.
+
+#![allow(
+    missing_docs,
+    unsafe_code,
+    unreachable_pub,
+    rust_2018_idioms,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated: the documentation stands in the WIT, the ABI needs raw pointers"
+)]
+
+wit_bindgen::generate!({
+    path: ["../../wit/types", "../../wit/sql", "../../wit/log", "../../wit/provider"],
+    world: "claviger:provider/plugin",
+    generate_all,
+    pub_export_macro: true,
+    export_macro_name: "export_component",
+    default_bindings_module: "claviger_plugin_sdk::bindings",
+});

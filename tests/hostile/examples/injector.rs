@@ -1,0 +1,87 @@
+//! Attacks the host's quoting: sends quote-laden values through `literal` and `ident` and looks
+//! whether they come back as they went. What the server did not take literally stands in the
+//! error that it then returns.
+
+use claviger_hostile::{Attack, Hostile, Request};
+use claviger_plugin_sdk::sql::{Connection, Sql};
+use claviger_plugin_sdk::{Error, ErrorKind, Lease};
+
+struct Injector;
+
+claviger_plugin_sdk::export!(Hostile<Injector>, manifest = "query.json");
+
+impl Attack for Injector {
+    fn run(_: &Request, _: &Lease) -> Result<String, Error> {
+        let admin = Connection::open("admin")?;
+        let mut broken = Vec::new();
+        for value in VALUES {
+            let query = Sql::new("SELECT ").literal(value).text(" AS ").ident(value);
+            // The identifier names a column that exists under that very name, or nothing.
+            let named = Sql::new("SELECT ")
+                .ident(value)
+                .text(" FROM (SELECT ")
+                .literal(value)
+                .text(" AS ")
+                .ident(value)
+                .text(") AS t");
+            for (how, sql) in [("literal", query), ("ident", named)] {
+                match admin.query(&sql) {
+                    Ok(rows) if rows == [[Some(value.to_owned())]] => {}
+                    Ok(rows) => broken.push(format!("{how} {value:?} became {rows:?}")),
+                    Err(error) => broken.push(format!("{how} {value:?}: {}", error.message)),
+                }
+            }
+        }
+        refused(&admin, &mut broken);
+        if broken.is_empty() {
+            return Ok("every value came back as it went".to_owned());
+        }
+        Err(Error::new(ErrorKind::Other, broken.join("\n")))
+    }
+}
+
+/// What no quoting can save must be refused before it reaches the server.
+fn refused(admin: &Connection, broken: &mut Vec<String>) {
+    let too_long = "x".repeat(64);
+    let nul = "a\0'; SELECT 1; --";
+    for (how, sql) in [
+        ("NUL in a literal", Sql::new("SELECT ").literal(nul)),
+        ("NUL in an identifier", Sql::new("SELECT 1 AS ").ident(nul)),
+        ("empty identifier", Sql::new("SELECT 1 AS ").ident("")),
+        ("long identifier", Sql::new("SELECT 1 AS ").ident(&too_long)),
+        ("long literal", Sql::new("SELECT ").literal(&"y".repeat(8 * 1024 + 1))),
+        ("parts without end", (0..65).fold(Sql::new("SELECT "), |sql, _| sql.literal("z"))),
+        ("text without end", (0..9).fold(Sql::new("--"), |sql, _| sql.text(LONG_TEXT))),
+    ] {
+        match admin.query(&sql) {
+            Err(error) if error.kind == ErrorKind::InvalidInput => {}
+            Err(error) => broken.push(format!("{how}: {:?} {}", error.kind, error.message)),
+            Ok(rows) => broken.push(format!("{how}: accepted, {rows:?}")),
+        }
+    }
+}
+
+const VALUES: [&str; 14] = [
+    "plain",
+    "'",
+    "''",
+    "\"",
+    "\"\"",
+    "\\",
+    "\\'",
+    "'; DROP TABLE canary; --",
+    "\"; DROP TABLE canary; --",
+    "\\'; DROP TABLE canary; --",
+    "$$; DROP TABLE canary; $$",
+    "E'\\x27' || U&'\\0027' $1 :x ?",
+    "line\nbreak\r\t/* -- */",
+    "ünï\u{2019}\u{ff07}\u{1f511}",
+];
+/// An eighth of the 64 KiB that a statement may have.
+const LONG_TEXT: &str = {
+    const BYTES: [u8; 8 * 1024] = [b' '; 8 * 1024];
+    match std::str::from_utf8(&BYTES) {
+        Ok(text) => text,
+        Err(_) => "",
+    }
+};
