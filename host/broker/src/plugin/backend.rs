@@ -1,0 +1,211 @@
+//! A backend made ready: settings and parameters checked, connections bound to pools.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use claviger_core::name::{BackendName, ConnectionName};
+use thiserror::Error;
+
+use super::manifest::{Auth, ConnectionKind, ConnectionRequest, Dialect, Manifest};
+use super::spec::{BackendSpec, ClientAddress, ConnectionSpec};
+use crate::egress::redact::{Redactor, SharedSecret};
+use crate::egress::sql::{Address, AddressError, Endpoint, Login, OpenError, Pool, PoolSpec};
+
+/// A backend as calls use it.
+pub struct Backend {
+    /// Its settings as JSON.
+    pub(super) settings: String,
+    connections: BTreeMap<ConnectionName, Arc<Connection>>,
+}
+
+/// A bound connection.
+pub struct Connection {
+    /// The host that clients should connect to.
+    pub(super) client_host: String,
+    /// The port that clients should connect to.
+    pub(super) client_port: u16,
+    /// The pool.
+    pub(super) pool: Pool,
+    password: SharedSecret,
+}
+
+/// What is wrong with a backend.
+#[derive(Debug, Error)]
+pub enum BackendError {
+    /// The plugin asks for a connection that the operator has not granted.
+    #[error(
+        "the plugin asks for connection `{connection}`, because it {why}; to grant it, write:\n\n{stanza}"
+    )]
+    NotGranted {
+        /// The connection.
+        connection: ConnectionName,
+        /// What for.
+        why: String,
+        /// What to write.
+        stanza: String,
+    },
+    /// The operator granted a connection that the plugin does not ask for.
+    #[error("connection `{0}` is not one that the plugin asks for: remove it or correct its name")]
+    NotRequested(ConnectionName),
+    /// The plugin cannot use a connection of this kind.
+    #[error(
+        "connection `{0}`: the plugin does not speak PostgreSQL or does not log in with a password"
+    )]
+    Mismatch(ConnectionName),
+    /// The address is wrong.
+    #[error("connection `{connection}`: {error}")]
+    Address {
+        /// The connection.
+        connection: ConnectionName,
+        /// What is wrong.
+        error: AddressError,
+    },
+    /// The pool cannot be made.
+    #[error("connection `{connection}`: {error}")]
+    Pool {
+        /// The connection.
+        connection: ConnectionName,
+        /// What is wrong.
+        error: OpenError,
+    },
+    /// The plugin's schema is no schema.
+    #[error("the plugin's `{which}` is not a JSON schema: {reason}")]
+    Schema {
+        /// Which of the two.
+        which: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Settings or parameters do not match the schema, or the plugin refuses them.
+    #[error("`{pointer}`: {message}")]
+    Invalid {
+        /// A JSON pointer into `{"settings": …, "scopes": {…}}`.
+        pointer: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl Backend {
+    /// Checks `spec` against the manifest. Every problem is reported, not only the first.
+    pub(super) fn ready(spec: BackendSpec, manifest: &Manifest) -> Result<Self, Vec<BackendError>> {
+        let mut problems = invalid(&spec, manifest);
+        for (name, request) in &manifest.connections {
+            if !spec.connections.contains_key(name) {
+                problems.push(not_granted(&spec.name, name, request));
+            }
+        }
+        let mut connections = BTreeMap::new();
+        for (name, connection) in spec.connections {
+            match connect(&name, connection, manifest) {
+                Ok(connection) => drop(connections.insert(name, Arc::new(connection))),
+                Err(error) => problems.push(error),
+            }
+        }
+        if problems.is_empty() {
+            Ok(Self { settings: spec.settings.to_string(), connections })
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// The connection of that name, if the operator granted it.
+    pub(super) fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
+        self.connections.get(name)
+    }
+
+    /// One that knows the backend's own passwords.
+    pub(super) fn redactor(&self) -> Redactor {
+        Redactor::new(self.connections.values().map(|c| Arc::clone(&c.password)))
+    }
+}
+
+fn connect(
+    name: &ConnectionName,
+    spec: ConnectionSpec,
+    manifest: &Manifest,
+) -> Result<Connection, BackendError> {
+    let request = manifest.connections.get(name);
+    let request = request.ok_or_else(|| BackendError::NotRequested(name.clone()))?;
+    let ConnectionKind::Sql = request.kind;
+    if !request.dialects.contains(&Dialect::Postgres) || !request.auth.contains(&Auth::Password) {
+        return Err(BackendError::Mismatch(name.clone()));
+    }
+    let ConnectionSpec::Sql { address, user, password, ca_file, client, connections_max } = spec;
+    let address = Address::parse(&address)
+        .map_err(|error| BackendError::Address { connection: name.clone(), error })?;
+    let (client_host, client_port) = client_address(&address, client);
+    let password: SharedSecret = Arc::new(password);
+    let pool = Pool::new(&PoolSpec {
+        address,
+        login: Login { user, password: Arc::clone(&password) },
+        ca_file,
+        connections_max: connections_max.unwrap_or(CONNECTIONS_DEFAULT).max(1),
+    })
+    .map_err(|error| BackendError::Pool { connection: name.clone(), error })?;
+    Ok(Connection { client_host, client_port, pool, password })
+}
+
+fn client_address(address: &Address, client: ClientAddress) -> (String, u16) {
+    let own = match &address.endpoint {
+        Endpoint::Tcp(host) => host.clone(),
+        Endpoint::Unix(folder) => folder.display().to_string(),
+    };
+    (client.host.unwrap_or(own), client.port.unwrap_or(address.port))
+}
+
+fn not_granted(
+    backend: &BackendName,
+    name: &ConnectionName,
+    request: &ConnectionRequest,
+) -> BackendError {
+    let ConnectionKind::Sql = request.kind;
+    let stanza = format!(
+        "[backends.{backend}.connections.{name}]\n\
+         address = \"postgres://db.internal:5432/database?sslmode=verify-full\"\n\
+         auth = {{ password = {{ user = \"claviger\", password = \"file:/run/secrets/{backend}\" }} }}\n"
+    );
+    BackendError::NotGranted { connection: name.clone(), why: request.why.clone(), stanza }
+}
+
+/// What the schemas say of settings and parameters.
+fn invalid(spec: &BackendSpec, manifest: &Manifest) -> Vec<BackendError> {
+    let scopes = spec.scopes.iter();
+    let mut problems = against(
+        "settings-schema",
+        &manifest.settings_schema,
+        std::iter::once(("/settings".to_owned(), &spec.settings)),
+    );
+    problems.extend(against(
+        "parameters-schema",
+        &manifest.parameters_schema,
+        scopes.map(|(scope, parameters)| (format!("/scopes/{scope}"), parameters)),
+    ));
+    problems
+}
+
+fn against<'a>(
+    which: &'static str,
+    schema: &serde_json::Value,
+    documents: impl Iterator<Item = (String, &'a serde_json::Value)>,
+) -> Vec<BackendError> {
+    let validator = match jsonschema::draft202012::new(schema) {
+        Ok(validator) => validator,
+        Err(error) => return vec![BackendError::Schema { which, reason: error.to_string() }],
+    };
+    let problems = |(at, document): (String, &serde_json::Value)| {
+        let errors = validator.iter_errors(document).take(PROBLEMS_MAX);
+        let problem = |error: jsonschema::ValidationError<'_>| BackendError::Invalid {
+            pointer: format!("{at}{}", error.instance_path()),
+            message: error.to_string(),
+        };
+        errors.map(problem).collect::<Vec<_>>()
+    };
+    documents.flat_map(problems).collect()
+}
+
+/// Four busy calls a core of the database server; PostgreSQL allows 100 clients in all.
+const CONNECTIONS_DEFAULT: usize = 8;
+
+/// Nobody reads more at once.
+pub(super) const PROBLEMS_MAX: usize = 32;

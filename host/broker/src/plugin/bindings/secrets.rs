@@ -1,0 +1,47 @@
+//! `claviger:types/secrets`: secrets that a plugin moves but never reads.
+
+use std::sync::Arc;
+
+use wasmtime::Result;
+use wasmtime::component::Resource;
+
+use super::generated::claviger::types::errors::Error;
+use super::generated::claviger::types::secrets::{Host, HostSecret};
+use crate::egress::scram::random_secret;
+use crate::egress::{Failure, FailureKind};
+use crate::plugin::call::{Call, SecretHandle};
+
+impl Host for Call {
+    fn generate(&mut self, bits: u32) -> Result<Result<Resource<SecretHandle>, Error>> {
+        if !BITS.contains(&bits) {
+            return self.refuse("a secret takes 128 to 512 bits of entropy");
+        }
+        if self.used.secrets >= SECRETS_MAX {
+            return self.refuse("a call makes at most 16 secrets");
+        }
+        self.used.secrets += 1;
+        let secret = Arc::new(random_secret(bits)?);
+        self.redactor.learn(Arc::clone(&secret));
+        Ok(Ok(self.table.push(SecretHandle(secret))?))
+    }
+}
+
+impl HostSecret for Call {
+    fn drop(&mut self, secret: Resource<SecretHandle>) -> Result<()> {
+        self.table.delete(secret)?;
+        Ok(())
+    }
+}
+
+impl Call {
+    pub(super) fn refuse<T>(&self, message: &str) -> Result<Result<T, Error>> {
+        self.answer(Err(Failure::unsent(FailureKind::InvalidInput, message)))
+    }
+}
+
+/// Below 128 bits a verifier of one iteration could be searched; 512 is more than any upstream
+/// takes.
+const BITS: std::ops::RangeInclusive<u32> = 128..=512;
+
+/// Documented in the plugin contract.
+const SECRETS_MAX: u32 = 16;

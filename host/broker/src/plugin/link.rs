@@ -1,0 +1,145 @@
+//! What a component may import, and the host functions behind it. An import outside the grant
+//! set is refused by name; nothing is ever linked to a trap.
+
+use thiserror::Error;
+use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::{Engine, Result};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
+use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
+
+use super::bindings;
+use super::call::Call;
+
+/// What a plugin was granted beyond what every plugin has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// `claviger:sql`.
+    pub sql: Grant,
+}
+
+/// Whether one door is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// Requested by the manifest and bound by the operator.
+    Given,
+    /// The manifest requests it; no backend binds it.
+    Unbound,
+    /// The manifest does not request it.
+    Unrequested,
+}
+
+/// Why a component was not linked.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// It imports what no plugin gets.
+    #[error(
+        "imports `{0}`, which no plugin gets: a plugin reaches the outside through granted connections only"
+    )]
+    Forbidden(String),
+    /// It imports a door that its manifest does not name.
+    #[error(
+        "imports `{0}` but its manifest requests no SQL connection: add one under `connections`"
+    )]
+    Unrequested(String),
+    /// It imports a door that nobody granted.
+    #[error(
+        "imports `{0}` but no backend binds an SQL connection for it: add a backend that uses the plugin, or remove the plugin"
+    )]
+    Unbound(String),
+    /// Its imports or exports do not match the contract.
+    #[error("does not match the plugin contract: {0}")]
+    Mismatch(String),
+}
+
+/// Links `component` to what `grants` allow.
+pub fn link(component: &Component, grants: Grants) -> Result<InstancePre<Call>, LinkError> {
+    let engine = component.engine();
+    for (import, _) in component.component_type().imports(engine) {
+        check(import, grants)?;
+    }
+    let mismatch = |error: wasmtime::Error| LinkError::Mismatch(format!("{error:#}"));
+    let linker = linker(engine, grants).map_err(mismatch)?;
+    linker.instantiate_pre(component).map_err(mismatch)
+}
+
+fn check(import: &str, grants: Grants) -> Result<(), LinkError> {
+    if import.starts_with("claviger:sql/") {
+        return match grants.sql {
+            Grant::Given => Ok(()),
+            Grant::Unbound => Err(LinkError::Unbound(import.to_owned())),
+            Grant::Unrequested => Err(LinkError::Unrequested(import.to_owned())),
+        };
+    }
+    if ALWAYS.iter().any(|prefix| import.starts_with(prefix)) {
+        return Ok(());
+    }
+    Err(LinkError::Forbidden(import.to_owned()))
+}
+
+fn linker(engine: &Engine, grants: Grants) -> Result<Linker<Call>> {
+    let mut linker = Linker::new(engine);
+    bindings::add_always(&mut linker)?;
+    if grants.sql == Grant::Given {
+        bindings::add_sql(&mut linker)?;
+    }
+    add_empty_wasi(&mut linker)?;
+    Ok(linker)
+}
+
+/// The parts of WASI that Rust's standard library imports, over an empty context. No sockets, no
+/// `wasi:http`: they are not linked at all.
+fn add_empty_wasi(linker: &mut Linker<Call>) -> Result<()> {
+    // Streams, polling, clocks, random bytes, standard input and outputs.
+    wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(linker)?;
+    random::insecure::add_to_linker::<Call, WasiRandom>(linker, Call::random)?;
+    random::insecure_seed::add_to_linker::<Call, WasiRandom>(linker, Call::random)?;
+    cli::exit::add_to_linker::<Call, WasiCli>(linker, Call::cli)?;
+    cli::environment::add_to_linker::<Call, WasiCli>(linker, Call::cli)?;
+    cli::terminal_input::add_to_linker::<Call, WasiCli>(linker, Call::cli)?;
+    cli::terminal_output::add_to_linker::<Call, WasiCli>(linker, Call::cli)?;
+    cli::terminal_stdin::add_to_linker::<Call, WasiCli>(linker, Call::cli)?;
+    cli::terminal_stdout::add_to_linker::<Call, WasiCli>(linker, Call::cli)?;
+    cli::terminal_stderr::add_to_linker::<Call, WasiCli>(linker, Call::cli)?;
+    filesystem::preopens::add_to_linker::<Call, WasiFilesystem>(linker, Call::filesystem)?;
+    filesystem::types::add_to_linker::<Call, WasiFilesystem>(linker, Call::filesystem)
+}
+
+/// What every plugin may import. `claviger:sql/` is granted one by one.
+const ALWAYS: [&str; 8] = [
+    "claviger:types/",
+    "claviger:log/",
+    "claviger:provider/calls",
+    "wasi:cli/",
+    "wasi:io/",
+    "wasi:clocks/",
+    "wasi:random/",
+    "wasi:filesystem/",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_granted_doors_open() {
+        for (import, sql, sentence) in [
+            ("claviger:types/errors@0.1.0", Grant::Unrequested, ""),
+            ("wasi:cli/environment@0.2.3", Grant::Unrequested, ""),
+            ("claviger:sql/sql@0.1.0", Grant::Given, ""),
+            ("claviger:sql/sql@0.1.0", Grant::Unbound, "no backend binds"),
+            ("claviger:sql/sql@0.1.0", Grant::Unrequested, "manifest requests no"),
+            ("wasi:sockets/tcp@0.2.3", Grant::Given, "which no plugin gets"),
+            ("wasi:http/outgoing-handler@0.2.0", Grant::Given, "which no plugin gets"),
+            ("claviger:provider/provider@0.1.0", Grant::Given, "which no plugin gets"),
+            ("env", Grant::Given, "which no plugin gets"),
+        ] {
+            let refusal = check(import, Grants { sql }).err().map(|e| e.to_string());
+            match refusal {
+                None => assert!(sentence.is_empty(), "{import} {sql:?}"),
+                Some(text) => assert!(!sentence.is_empty() && text.contains(sentence), "{text}"),
+            }
+        }
+    }
+}

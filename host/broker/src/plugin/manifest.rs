@@ -1,0 +1,339 @@
+//! What a plugin says of itself: JSON in the custom section `claviger:manifest` of its component,
+//! so that it is covered by the component's digest. Claims only: the operator grants.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use claviger_core::catalog::RevocationClass;
+use claviger_core::name::ConnectionName;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+use wasmparser::{Parser, Payload};
+
+/// A plugin's manifest. Unknown keys are refused: a newer plugin must not seem to work while the
+/// host ignores what it asks for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Manifest {
+    /// A stable id, such as `claviger.postgres`.
+    pub id: String,
+    /// The plugin's own version.
+    pub version: String,
+    /// The exported interface: `claviger:provider@0.1.0`.
+    pub abi: String,
+    /// One line for people.
+    pub title: String,
+    /// JSON Schema (2020-12) of a backend's settings.
+    pub settings_schema: serde_json::Value,
+    /// JSON Schema (2020-12) of a scope's parameters.
+    pub parameters_schema: serde_json::Value,
+    /// What it mints.
+    pub credential: CredentialSpec,
+    /// The connections it asks for.
+    #[serde(default)]
+    pub connections: BTreeMap<ConnectionName, ConnectionRequest>,
+    /// What ending a credential means.
+    pub revocation: Revocation,
+    /// What life the upstream can give a credential.
+    pub ttl: Ttl,
+    /// For an upstream whose objects cannot carry the intent id: the longest life of a
+    /// credential that a crash could leave unknown.
+    #[serde(default)]
+    pub orphan_ttl_secs_max: Option<u64>,
+    /// What the upstream logs for uses of a credential, and where it reappears.
+    #[serde(default)]
+    pub join_keys: BTreeMap<String, String>,
+}
+
+/// What a plugin mints.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CredentialSpec {
+    /// Such as `postgres-login`.
+    pub kind: String,
+    /// Its fields, in the order in which the manifest lists them. All must be set.
+    #[serde(deserialize_with = "ordered_fields")]
+    pub fields: Vec<(String, FieldSpec)>,
+}
+
+/// One field of a credential.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FieldSpec {
+    /// Whether only the agent may see it. The manifest decides, not the call.
+    #[serde(default)]
+    pub secret: bool,
+    /// The environment variable under which clients look for it.
+    #[serde(default)]
+    pub env: Option<String>,
+}
+
+/// A connection that a plugin asks for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ConnectionRequest {
+    /// Which door.
+    pub kind: ConnectionKind,
+    /// Which SQL dialects it speaks.
+    #[serde(default)]
+    pub dialects: Vec<Dialect>,
+    /// How the broker may log in.
+    #[serde(default)]
+    pub auth: Vec<Auth>,
+    /// What it needs the connection for, shown to the operator who grants it.
+    pub why: String,
+}
+
+/// A door to the outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConnectionKind {
+    /// An SQL database.
+    Sql,
+}
+
+/// An SQL dialect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dialect {
+    /// PostgreSQL.
+    Postgres,
+}
+
+/// A way of logging in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Auth {
+    /// User and password.
+    Password,
+}
+
+/// What ending a credential means.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Revocation {
+    /// Which of the three.
+    pub class: RevocationClass,
+    /// The longest time for which a credential may go on working after its revocation.
+    pub residual_exposure_secs: u64,
+}
+
+/// What life the upstream can give a credential.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Ttl {
+    /// The shortest.
+    pub min_secs: u64,
+}
+
+/// A manifest that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ManifestError {
+    /// The bytes are no WebAssembly.
+    #[error("is not a WebAssembly component: {0}")]
+    NotWasm(String),
+    /// No manifest.
+    #[error("has no manifest: build it with the plugin SDK, which adds the section `{SECTION}`")]
+    Missing,
+    /// More than one.
+    #[error("has {0} manifests: there must be exactly one section `{SECTION}`")]
+    Several(usize),
+    /// Too large.
+    #[error("has a manifest of {0} bytes: at most {MANIFEST_BYTES_MAX} are read")]
+    TooLarge(usize),
+    /// Not of the form.
+    #[error("has a manifest that cannot be read: {0}")]
+    Malformed(String),
+    /// Another contract.
+    #[error(
+        "speaks `{0}`: this broker speaks `{ABI}`, so use a plugin or a broker of a matching version"
+    )]
+    Abi(String),
+    /// More fields or join keys than a lease holds.
+    #[error("lists {count} {what}: at most {most} fit in a lease")]
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// How many fit.
+        most: usize,
+    },
+}
+
+impl Manifest {
+    /// Reads the manifest of a component, at component level or inside a nested module.
+    pub fn of_component(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let mut sections = Vec::new();
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload.map_err(|error| ManifestError::NotWasm(error.to_string()))? {
+                Payload::CustomSection(section) if section.name() == SECTION => {
+                    sections.push(section.data());
+                }
+                _ => {}
+            }
+        }
+        match sections.as_slice() {
+            [] => Err(ManifestError::Missing),
+            [section] => Self::parse(section),
+            several => Err(ManifestError::Several(several.len())),
+        }
+    }
+
+    fn parse(json: &[u8]) -> Result<Self, ManifestError> {
+        if json.len() > MANIFEST_BYTES_MAX {
+            return Err(ManifestError::TooLarge(json.len()));
+        }
+        let manifest: Self = serde_json::from_slice(json)
+            .map_err(|error| ManifestError::Malformed(error.to_string()))?;
+        if manifest.abi != ABI {
+            return Err(ManifestError::Abi(manifest.abi));
+        }
+        let fields = manifest.credential.fields.len();
+        fits("credential fields", fields, LEASE_FIELDS_MAX)?;
+        fits("join keys", manifest.join_keys.len(), LEASE_JOIN_KEYS_MAX)?;
+        Ok(manifest)
+    }
+
+    /// The longest time for which a credential may go on working after its revocation.
+    pub const fn residual_exposure(&self) -> Duration {
+        Duration::from_secs(self.revocation.residual_exposure_secs)
+    }
+
+    /// The shortest life that the upstream can give a credential.
+    pub const fn ttl_min(&self) -> Duration {
+        Duration::from_secs(self.ttl.min_secs)
+    }
+
+    /// The longest life of a credential that a crash could leave unknown.
+    pub fn orphan_ttl_max(&self) -> Option<Duration> {
+        self.orphan_ttl_secs_max.map(Duration::from_secs)
+    }
+
+    /// Whether it asks for an SQL connection.
+    pub fn wants_sql(&self) -> bool {
+        self.connections.values().any(|request| request.kind == ConnectionKind::Sql)
+    }
+}
+
+fn fits(what: &'static str, count: usize, most: usize) -> Result<(), ManifestError> {
+    if count > most { Err(ManifestError::TooMany { what, count, most }) } else { Ok(()) }
+}
+
+/// Keeps the manifest's order, which is the order in which people read a credential, and refuses
+/// a field listed twice.
+fn ordered_fields<'de, D>(deserializer: D) -> Result<Vec<(String, FieldSpec)>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    struct Fields;
+
+    impl<'de> Visitor<'de> for Fields {
+        type Value = Vec<(String, FieldSpec)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object with one key a field")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields: Self::Value = Vec::new();
+            while let Some((name, field)) = map.next_entry::<String, FieldSpec>()? {
+                if fields.iter().any(|(known, _)| *known == name) {
+                    return Err(A::Error::custom(format!("field `{name}` is listed twice")));
+                }
+                fields.push((name, field));
+            }
+            Ok(fields)
+        }
+    }
+
+    deserializer.deserialize_map(Fields)
+}
+
+/// The custom section's name.
+pub const SECTION: &str = "claviger:manifest";
+
+/// The contract that this host speaks.
+pub const ABI: &str = "claviger:provider@0.1.0";
+
+/// Two schemas with descriptions take a few KiB.
+const MANIFEST_BYTES_MAX: usize = 64 * 1024;
+
+/// Documented in the plugin contract.
+pub const LEASE_FIELDS_MAX: usize = 16;
+
+/// Documented in the plugin contract.
+pub const LEASE_JOIN_KEYS_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+    use super::*;
+
+    fn manifest() -> serde_json::Value {
+        serde_json::json!({
+            "id": "x", "version": "1", "abi": ABI, "title": "t",
+            "settings-schema": {}, "parameters-schema": {},
+            "credential": {"kind": "k", "fields": {"z": {"secret": true}, "a": {}}},
+            "revocation": {"class": "revocable", "residual-exposure-secs": 0},
+            "ttl": {"min-secs": 1},
+        })
+    }
+
+    fn check(change: impl Fn(&mut serde_json::Value), sentence: &str) {
+        let mut json = manifest();
+        change(&mut json);
+        let error = Manifest::parse(json.to_string().as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(sentence), "{error}");
+    }
+
+    /// The manifest's text with other credential fields.
+    fn with_fields(fields: &str) -> String {
+        let mut json = manifest();
+        json["credential"]["fields"] = "FIELDS".into();
+        json.to_string().replace("\"FIELDS\"", fields)
+    }
+
+    #[test]
+    fn keeps_the_order_of_fields() {
+        let text = with_fields(r#"{"z": {"secret": true}, "a": {}, "m": {}}"#);
+        let fields = Manifest::parse(text.as_bytes()).unwrap().credential.fields;
+        let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["z", "a", "m"]);
+    }
+
+    #[test]
+    fn refuses_what_the_host_would_have_to_guess() {
+        check(|json| json["extra"] = 1.into(), "unknown field `extra`");
+        check(|json| json["abi"] = "claviger:provider@9.0.0".into(), "speaks `claviger:provider@9");
+        check(
+            |json| json["connections"] = serde_json::json!({"a": {"kind": "http", "why": ""}}),
+            "unknown variant `http`",
+        );
+        check(|json| json["title"] = "x".repeat(70_000).into(), "at most 65536 are read");
+        let fields = |n| {
+            (0..n)
+                .map(|i| (format!("f{i}"), serde_json::json!({})))
+                .collect::<serde_json::Map<_, _>>()
+        };
+        check(
+            |json| json["credential"]["fields"] = fields(17).into(),
+            "17 credential fields: at most 16",
+        );
+        let twice = with_fields(r#"{"z": {}, "z": {"secret": true}}"#);
+        assert!(
+            Manifest::parse(twice.as_bytes()).unwrap_err().to_string().contains("listed twice")
+        );
+    }
+
+    #[test]
+    fn finds_exactly_one_section() {
+        assert_eq!(
+            Manifest::of_component(b"\0asm\x0d\0\x01\0").err(),
+            Some(ManifestError::Missing)
+        );
+        assert!(matches!(Manifest::of_component(b"hello"), Err(ManifestError::NotWasm(_))));
+    }
+}

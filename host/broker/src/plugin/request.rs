@@ -1,0 +1,67 @@
+//! What a plugin is told about one request, in the host's own types.
+
+use std::time::SystemTime;
+
+use claviger_core::intent::Intent;
+use claviger_core::lease::DueLease;
+use claviger_core::time::Timestamp;
+use zeroize::Zeroizing;
+
+/// One permitted and recorded request to mint a credential.
+///
+/// INVARIANT (no-plugin-without-intent): outside tests it is made only from an `Intent`.
+pub struct IssueRequest {
+    pub(super) intent: String,
+    pub(super) session: String,
+    pub(super) role: String,
+    pub(super) requester: String,
+    pub(super) scope: String,
+    pub(super) settings: String,
+    pub(super) parameters: String,
+    pub(super) now_secs: u64,
+    pub(super) expires_at_secs: u64,
+}
+
+/// One request to end a credential.
+pub struct RevokeRequest {
+    pub(super) intent: String,
+    pub(super) scope: String,
+    pub(super) settings: String,
+    pub(super) handle: Option<Zeroizing<String>>,
+    pub(super) now_secs: u64,
+}
+
+impl IssueRequest {
+    pub(super) fn new(intent: &Intent, settings: &str) -> Self {
+        let permit = intent.permit();
+        let session = permit.session();
+        Self {
+            intent: intent.id().bare(),
+            session: session.id().bare(),
+            role: session.role().as_str().to_owned(),
+            requester: session.requester().id().to_owned(),
+            scope: permit.scope().name.as_str().to_owned(),
+            settings: settings.to_owned(),
+            parameters: permit.scope().parameters.to_string(),
+            now_secs: now_secs(),
+            expires_at_secs: permit.expires_at().unix_secs(),
+        }
+    }
+}
+
+impl RevokeRequest {
+    pub(super) fn new(lease: &DueLease, settings: &str) -> Self {
+        let handle = lease.handle.as_ref();
+        Self {
+            intent: lease.id.bare(),
+            scope: lease.scope.as_str().to_owned(),
+            settings: settings.to_owned(),
+            handle: handle.map(|handle| Zeroizing::new(handle.as_str().to_owned())),
+            now_secs: now_secs(),
+        }
+    }
+}
+
+fn now_secs() -> u64 {
+    Timestamp::from(SystemTime::now()).unix_secs()
+}

@@ -1,0 +1,324 @@
+//! Runs one call in a fresh sandbox, under three clocks, and says what stopped it.
+//!
+//! The clocks: processor time of the guest (the epoch), the time of the whole call (a timeout
+//! round it), and a deadline inside each host call (the epoch stands still for a guest that
+//! waits in the host).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use claviger_core::issued::Issued;
+use claviger_core::ports::{PluginError, PluginErrorKind};
+use tokio::time::{Instant, timeout_at};
+use wasmtime::{Store, Trap, UpdateDeadline};
+
+use super::admit::Loaded;
+use super::backend::Backend;
+use super::bindings::{self, CODE_BYTES_MAX, MESSAGE_BYTES_MAX, Problem};
+use super::call::{Call, Memory, Progress, RESOURCES_MAX};
+use super::engine::Sandbox;
+use super::meter::{CpuMeter, Metered};
+use super::observe::{Observation, Observe, Outcome};
+use super::request::{IssueRequest, RevokeRequest};
+use super::spec::Limits;
+use crate::egress::{Failure, FailureKind};
+
+/// What is to be done.
+pub enum Task {
+    /// `validate-config` of this document.
+    Validate(String),
+    /// `issue`.
+    Issue(IssueRequest),
+    /// `revoke`.
+    Revoke(RevokeRequest),
+}
+
+/// What came of it.
+pub enum Answer {
+    /// What the plugin finds wrong.
+    Problems(Vec<Problem>),
+    /// What was minted.
+    Issued(Issued),
+    /// It is gone.
+    Revoked,
+}
+
+/// One call, before it runs.
+pub struct Run<'a> {
+    pub(super) sandbox: &'a Sandbox,
+    pub(super) loaded: &'a Arc<Loaded>,
+    pub(super) backend: Option<Arc<Backend>>,
+    pub(super) observe: &'a Observe,
+}
+
+/// How a call ended, if not well.
+enum Ended {
+    /// The plugin or the upstream said no.
+    Failed(Failure),
+    /// The guest broke a limit of the sandbox.
+    Broke(String),
+    /// The call's time ran out.
+    TimedOut,
+    /// No turn came.
+    Busy,
+    /// The plugin is quarantined for some seconds more.
+    Quarantined(u64),
+}
+
+impl Run<'_> {
+    /// Runs `task` and reports it.
+    pub async fn perform(self, task: Task) -> Result<Answer, PluginError> {
+        let began = Instant::now();
+        let call = task.call();
+        let progress = Arc::new(Progress::default());
+        let mut turn_wait = Duration::ZERO;
+        let ended = self.sandboxed(task, &progress, (began, &mut turn_wait)).await;
+        let outcome = match &ended {
+            Ok(_) => Outcome::Ok,
+            Err(ended) => ended.outcome(),
+        };
+        (self.observe)(&Observation {
+            plugin: &self.loaded.name,
+            call,
+            outcome,
+            duration: began.elapsed(),
+            turn_wait,
+            pool_wait: progress.pool_wait(),
+        });
+        ended.map_err(|ended| self.error(ended, &progress))
+    }
+
+    /// As `perform`, on a thread of its own: for loading, which may itself run inside a runtime
+    /// and must not depend on one. Calls that reach connections never come this way.
+    pub fn perform_blocking(self, task: Task) -> Result<Answer, PluginError> {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let loaded = Arc::clone(self.loaded);
+        let run = move || {
+            runtime.enable_time().build().map(|runtime| runtime.block_on(self.perform(task)))
+        };
+        let joined = std::thread::scope(|scope| scope.spawn(run).join());
+        match joined {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(PluginError {
+                plugin: loaded.name.as_str().to_owned(),
+                kind: PluginErrorKind::NotLoaded,
+                code: None,
+                message: "no thread could be started to check it".to_owned(),
+                request_sent: false,
+                retry_after: None,
+            }),
+        }
+    }
+
+    async fn sandboxed(
+        &self,
+        task: Task,
+        progress: &Arc<Progress>,
+        (began, turn_wait): (Instant, &mut Duration),
+    ) -> Result<Answer, Ended> {
+        if let Some(secs) = self.loaded.quarantined_secs() {
+            return Err(Ended::Quarantined(secs));
+        }
+        let turn = self.sandbox.turn().await;
+        *turn_wait = began.elapsed();
+        let _turn = turn.ok_or(Ended::Busy)?;
+        let end = began + self.sandbox.limits.wall;
+        let meter = Arc::new(CpuMeter::default());
+        let store = self.store(Arc::clone(progress), &meter, end);
+        let call = in_store(store, Arc::clone(self.loaded), task);
+        let ended = match timeout_at(end, Metered::new(call, meter)).await {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(_panic)) => Err(Ended::Broke("made the host panic: report this".to_owned())),
+            Err(_) => Err(Ended::TimedOut),
+        };
+        match &ended {
+            Err(Ended::Broke(reason)) => self.count_trap(reason),
+            Err(_) => {}
+            Ok(_) => self.loaded.ended_well(),
+        }
+        ended
+    }
+
+    /// A store with every limit set. INVARIANT (fresh-instance): it serves one call and is
+    /// dropped with it, so nothing that one request leaves in memory meets the next.
+    fn store(&self, progress: Arc<Progress>, meter: &Arc<CpuMeter>, end: Instant) -> Store<Call> {
+        let limits = &self.sandbox.limits;
+        let memory = Memory::new(limits.memory_bytes_max);
+        let mut call = Call::new(self.loaded.name.clone(), self.backend.clone(), memory);
+        call.progress = progress;
+        call.host_end = end.checked_sub(limits.wall / ANSWER_SHARE).unwrap_or(end);
+        let mut store = Store::new(&self.sandbox.engine, call);
+        store.limiter(|call| &mut call.memory);
+        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+        store.set_max_component_handles(RESOURCES_MAX);
+        store.set_epoch_deadline(1);
+        let (meter, most) = (Arc::clone(meter), limits.guest_cpu);
+        store.epoch_deadline_callback(move |_| {
+            let overrun = meter.used() > most;
+            // Making way at every tick keeps a busy guest from holding up its thread's others.
+            Ok(if overrun { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
+        });
+        store
+    }
+
+    fn count_trap(&self, reason: &str) {
+        let plugin = self.loaded.name.as_str();
+        tracing::warn!({ plugin.name = plugin }, "plugin broke the sandbox: {reason}");
+        if self.loaded.trapped() {
+            tracing::error!({ plugin.name = plugin }, "plugin quarantined: it keeps breaking");
+        }
+    }
+
+    fn error(&self, ended: Ended, progress: &Progress) -> PluginError {
+        let limits = &self.sandbox.limits;
+        let (kind, message) = match ended {
+            Ended::Failed(failure) => return self.failure(failure, progress),
+            Ended::Broke(reason) => (PluginErrorKind::Sandbox, format!("it {reason}")),
+            Ended::TimedOut => (PluginErrorKind::Timeout, timed_out(limits)),
+            Ended::Busy => (PluginErrorKind::Unavailable, busy(limits)),
+            Ended::Quarantined(secs) => (PluginErrorKind::NotLoaded, quarantined(secs)),
+        };
+        PluginError {
+            plugin: self.loaded.name.as_str().to_owned(),
+            kind,
+            code: None,
+            message,
+            request_sent: progress.sent(),
+            retry_after: None,
+        }
+    }
+
+    /// The plugin's word on whether anything was sent counts only where something was.
+    fn failure(&self, failure: Failure, progress: &Progress) -> PluginError {
+        PluginError {
+            plugin: self.loaded.name.as_str().to_owned(),
+            kind: kind(failure.kind),
+            code: failure.code,
+            message: failure.message,
+            request_sent: failure.request_sent && progress.sent(),
+            retry_after: failure.retry_after,
+        }
+    }
+}
+
+/// Instantiates, calls, and takes what may leave out of the store before it is dropped.
+async fn in_store(
+    mut store: Store<Call>,
+    loaded: Arc<Loaded>,
+    task: Task,
+) -> Result<Answer, Ended> {
+    let answer = answer(&mut store, &loaded, task).await;
+    let call = store.data();
+    let dropped = call.used.log_lines_dropped;
+    if dropped > 0 {
+        let plugin = loaded.name.as_str();
+        tracing::warn!({ plugin.name = plugin }, "{dropped} log lines of one call were dropped");
+    }
+    match answer {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(failure)) => Err(Ended::Failed(cleaned(failure, call))),
+        Err(error) => Err(Ended::Broke(reason(&error, call))),
+    }
+}
+
+async fn answer(
+    store: &mut Store<Call>,
+    loaded: &Loaded,
+    task: Task,
+) -> wasmtime::Result<Result<Answer, Failure>> {
+    let plugin = loaded.pre.instantiate_async(&mut *store).await?;
+    Ok(match task {
+        Task::Validate(config) => {
+            Ok(Answer::Problems(bindings::validate(store, &plugin, &config).await?))
+        }
+        Task::Issue(request) => {
+            let issued = bindings::issue(store, &plugin, &loaded.manifest, request).await?;
+            issued.map(Answer::Issued)
+        }
+        Task::Revoke(request) => {
+            bindings::revoke(store, &plugin, request).await?.map(|()| Answer::Revoked)
+        }
+    })
+}
+
+fn cleaned(failure: Failure, call: &Call) -> Failure {
+    Failure {
+        code: failure.code.map(|code| call.redactor.clean(&code, CODE_BYTES_MAX)),
+        message: call.redactor.clean(&failure.message, MESSAGE_BYTES_MAX),
+        ..failure
+    }
+}
+
+/// What stopped a guest, after the word `it`.
+fn reason(error: &wasmtime::Error, call: &Call) -> String {
+    if call.memory.refused {
+        return "asked for more memory than a call may have".to_owned();
+    }
+    let said = call.stderr_text();
+    let what = match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => "used more processor time than a call may have".to_owned(),
+        Some(Trap::StackOverflow) => "overflowed its stack".to_owned(),
+        Some(Trap::UnreachableCodeReached) => "panicked".to_owned(),
+        Some(trap) => format!("trapped: {trap}"),
+        None if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() => "exited".to_owned(),
+        None => format!("broke the sandbox: {}", error.root_cause()),
+    };
+    let text = if said.is_empty() { what } else { format!("{what}: {said}") };
+    call.redactor.clean(&text, MESSAGE_BYTES_MAX)
+}
+
+fn timed_out(limits: &Limits) -> String {
+    format!("it did not answer within {} ms", limits.wall.as_millis())
+}
+
+fn busy(limits: &Limits) -> String {
+    format!("{} plugin calls are running already: try again in a moment", limits.calls_max)
+}
+
+fn quarantined(secs: u64) -> String {
+    format!("it broke the sandbox three times within a minute and is quarantined for {secs} s more")
+}
+
+impl Task {
+    const fn call(&self) -> super::observe::Call {
+        match self {
+            Self::Validate(_) => super::observe::Call::ValidateConfig,
+            Self::Issue(_) => super::observe::Call::Issue,
+            Self::Revoke(_) => super::observe::Call::Revoke,
+        }
+    }
+}
+
+impl Ended {
+    const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Failed(_) => Outcome::Failed,
+            Self::Broke(_) => Outcome::Trapped,
+            Self::TimedOut => Outcome::TimedOut,
+            Self::Busy => Outcome::Busy,
+            Self::Quarantined(_) => Outcome::Quarantined,
+        }
+    }
+}
+
+const fn kind(kind: FailureKind) -> PluginErrorKind {
+    match kind {
+        FailureKind::InvalidConfig => PluginErrorKind::InvalidConfig,
+        FailureKind::Denied => PluginErrorKind::Denied,
+        FailureKind::NotFound => PluginErrorKind::NotFound,
+        FailureKind::Conflict => PluginErrorKind::Conflict,
+        FailureKind::RateLimited => PluginErrorKind::RateLimited,
+        FailureKind::Unavailable => PluginErrorKind::Unavailable,
+        FailureKind::Timeout => PluginErrorKind::Timeout,
+        FailureKind::InvalidInput | FailureKind::Unsupported | FailureKind::Other => {
+            PluginErrorKind::Other
+        }
+    }
+}
+
+/// What one host call may carry from the guest: well above the largest statement.
+const HOSTCALL_BYTES_MAX: usize = 1024 * 1024;
+
+/// Host calls end this part of the call's time before the call does, so that the guest can turn
+/// the host's `timeout` into an answer of its own.
+const ANSWER_SHARE: u32 = 20;

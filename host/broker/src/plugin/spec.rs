@@ -1,0 +1,100 @@
+//! What the host is told to load. Plain values: the configuration is mapped onto them elsewhere.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use claviger_core::name::{BackendName, ConnectionName, PluginName};
+use zeroize::Zeroizing;
+
+/// One plugin to load.
+pub struct PluginSpec {
+    /// Its name in the configuration.
+    pub name: PluginName,
+    /// Where the bytes came from, for messages.
+    pub path: PathBuf,
+    /// The component.
+    pub bytes: Vec<u8>,
+    /// What the bytes must hash to.
+    pub sha256_pin: Option<[u8; 32]>,
+}
+
+/// One backend: a plugin with settings, bound connections and scopes.
+pub struct BackendSpec {
+    /// Its name.
+    pub name: BackendName,
+    /// The plugin that it uses.
+    pub plugin: PluginName,
+    /// Its settings, for the plugin's `settings-schema`.
+    pub settings: serde_json::Value,
+    /// The connections that the operator granted, by the names that the manifest requests.
+    pub connections: BTreeMap<ConnectionName, ConnectionSpec>,
+    /// Each scope's parameters, for the plugin's `parameters-schema`.
+    pub scopes: BTreeMap<String, serde_json::Value>,
+}
+
+/// One connection, bound to an address and to the broker's own credential.
+pub enum ConnectionSpec {
+    /// An SQL database.
+    Sql {
+        /// Such as `postgres://db.internal:5432/orders?sslmode=verify-full`.
+        address: String,
+        /// The broker's own user.
+        user: String,
+        /// Its password.
+        password: Zeroizing<String>,
+        /// A PEM file with the certificates to trust instead of the system's.
+        ca_file: Option<PathBuf>,
+        /// Where clients reach the database, if not at `address`.
+        client: ClientAddress,
+        /// How many connections may be open at once; `None` takes the default.
+        connections_max: Option<usize>,
+    },
+}
+
+/// Where clients reach a server that the broker itself may reach another way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientAddress {
+    /// The host, if it differs.
+    pub host: Option<String>,
+    /// The port, if it differs.
+    pub port: Option<u16>,
+}
+
+/// What one call may use, and how many run at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Over all linear memories of a call. 32 MiB hold any plugin that composes requests; the
+    /// product with `calls_max` is what a flood of calls can take from the machine.
+    pub memory_bytes_max: usize,
+    /// Processor time inside the guest. A plugin composes a few requests in well under 1 ms;
+    /// 100 ms forgive a slow machine and still end a loop before anyone notices.
+    pub guest_cpu: Duration,
+    /// From the start of the call to its end, waiting included. Must lie well below the intent
+    /// timeout: see `nothing-after-the-deadline`.
+    pub wall: Duration,
+    /// How many calls run at once. Each holds a slot of the pool; more calls wait.
+    pub calls_max: u32,
+    /// How long a call waits for its turn before it is refused.
+    pub wait_max: Duration,
+}
+
+impl Limits {
+    /// The defaults, with calls ended by half of `intent_timeout` at the latest.
+    pub fn within(intent_timeout: Duration) -> Self {
+        let limits = Self::default();
+        Self { wall: limits.wall.min(intent_timeout / 2), ..limits }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 32 * 1024 * 1024,
+            guest_cpu: Duration::from_millis(100),
+            wall: Duration::from_secs(5),
+            calls_max: 256,
+            wait_max: Duration::from_secs(2),
+        }
+    }
+}
