@@ -1,2 +1,64 @@
-//! Placeholder.
-fn main() {}
+//! The broker's process: command line, logging, then `app`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use clavigerd::config::ConfigFile;
+use clavigerd::{app, check, dev, harden, telemetry};
+
+/// The Claviger broker: issues short-lived credentials to AI agents, as their prompt files ask
+/// and your Cedar policies allow.
+#[derive(Parser)]
+#[command(name = "clavigerd", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves agents and operators. SIGTERM drains, SIGHUP reloads policies and prompt files.
+    Serve {
+        /// The configuration.
+        #[arg(short, long, default_value = "/etc/claviger/claviger.toml")]
+        config: PathBuf,
+    },
+    /// Serves on this machine for one developer: sockets, journal and key are made for you.
+    Dev(dev::DevArgs),
+    /// Checks configuration, policies, prompt files and plugins without serving. Exit code 1 if
+    /// anything is wrong: meant for CI.
+    Check {
+        /// The configuration.
+        #[arg(short, long, default_value = "/etc/claviger/claviger.toml")]
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            telemetry::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Check { config } => check::run(&config),
+        Command::Serve { config } => {
+            harden::process()?;
+            telemetry::start();
+            let file = ConfigFile::read(&config)?;
+            app::block_on(app::serve(app::Mode::Serve, file))
+        }
+        Command::Dev(args) => {
+            harden::process()?;
+            telemetry::start();
+            app::block_on(dev::run(args))
+        }
+    }
+}

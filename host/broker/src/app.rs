@@ -1,0 +1,159 @@
+//! Wires the parts together: build, serve, drain. The order of the steps is the order in which
+//! they depend on each other.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use claviger_core::journal::{Entry, Event};
+use claviger_core::ports::{Clock, Journal, Ports};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::broker::Broker;
+use crate::config::{ConfigError, ConfigFile};
+use crate::journal::{JournalOptions, SqliteJournal};
+use crate::policies::{self, PolicyStore};
+use crate::sessions::Sessions;
+use crate::{load, metrics_page, reload, serve, telemetry, worker};
+
+/// How strictly the broker takes its configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// For others: everything pinned.
+    Serve,
+    /// For one developer on this machine: plugins need no pin.
+    Dev,
+}
+
+/// Runs `future` on the runtime of the broker.
+pub fn block_on<F: Future<Output = anyhow::Result<ExitCode>>>(
+    future: F,
+) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("claviger")
+        .build()
+        .context("the runtime cannot be started")?;
+    let ended = runtime.block_on(future);
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    ended
+}
+
+/// Serves `file` until SIGTERM or SIGINT.
+pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
+    // Two TLS stacks could be meant; the choice is made once, here.
+    let _already = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let broker = Arc::new(build(&file, mode).await?);
+    let (drain, draining) = watch::channel(false);
+    let mut background = JoinSet::new();
+    let grace = file.config().sessions.heartbeat_grace.0;
+    background.spawn(worker::revoke_all(Arc::clone(&broker)));
+    background.spawn(worker::reap(Arc::clone(&broker), grace));
+    background.spawn(reload::on_change_and_hangup(Arc::clone(&broker)));
+    if let Some(metrics) = &file.config().metrics {
+        background.spawn(metrics_page::bind(metrics.address, Arc::clone(&broker)).await?);
+    }
+    let servers = serve::start(&file, &broker, &draining).await?;
+    telemetry::say(&format!("clavigerd serves on {}", file.config().listen.socket.display()));
+    tracing::info!(config = %file.path().display(), "serving");
+    stop_signal().await?;
+    tracing::info!("draining");
+    let _nobody_listens = drain.send(true);
+    if tokio::time::timeout(DRAIN_MAX, servers.ended()).await.is_err() {
+        tracing::warn!(
+            "some calls did not end in time and were cut off; their intents will time out"
+        );
+    }
+    background.shutdown().await;
+    let stopped = Entry::new(broker.clock().now(), Event::BrokerStopped);
+    if let Err(error) = broker.journal().record(stopped).await {
+        tracing::error!(%error, "the stop could not be recorded");
+    }
+    match Arc::try_unwrap(broker).ok().and_then(Broker::into_journal) {
+        Some(journal) => journal.close().await,
+        None => tracing::warn!("a call still holds the journal; it is left to be recovered"),
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds everything up to the first entries of this run.
+async fn build(file: &ConfigFile, mode: Mode) -> anyhow::Result<Broker> {
+    let metrics = Arc::new(crate::metrics::Metrics::new());
+    let observe = crate::metrics::plugin_observer(&metrics);
+    let plugins =
+        tokio::task::block_in_place(|| load::plugins(file, mode, observe)).map_err(all)?;
+    let fixed = load::fixed_sources(file, &plugins).map_err(all)?;
+    let folders = load::folders(file, fixed);
+    let read = folders.read().context("the policies cannot be put in force")?;
+    for problem in &read.problems {
+        tracing::warn!(problem, "found while loading");
+    }
+    let journal = Arc::new(open_journal(file, &metrics)?);
+    let recorded = journal.live_sessions().await?;
+    let loaded_policies = policies::loaded(&read.snapshot, &read.problems, crate::broker::now());
+    let broker = Broker::new(crate::broker::Parts {
+        journal,
+        plugins: Arc::new(plugins),
+        policies: PolicyStore::new(folders, read.snapshot),
+        sessions: Sessions::new(file.config().sessions.live_max, recorded),
+        metrics,
+    });
+    record_start(&broker, file, loaded_policies).await?;
+    Ok(broker)
+}
+
+fn open_journal(
+    file: &ConfigFile,
+    metrics: &Arc<crate::metrics::Metrics>,
+) -> anyhow::Result<SqliteJournal> {
+    let config = &file.config().journal;
+    let options = JournalOptions {
+        path: file.base().join(&config.path),
+        sealing_key: load::sealing_key(file)?,
+        intent_timeout: config.intent_timeout.0,
+        queue_max: JOURNAL_QUEUE_MAX,
+        commit_observer: Some(crate::metrics::commit_observer(metrics)),
+    };
+    Ok(SqliteJournal::open(options)?.journal)
+}
+
+async fn record_start(broker: &Broker, file: &ConfigFile, policies: Entry) -> anyhow::Result<()> {
+    let mut started = Entry::new(broker.clock().now(), Event::BrokerStarted);
+    started.detail = Some(format!("clavigerd {}", env!("CARGO_PKG_VERSION")));
+    broker.journal().record(started).await?;
+    let mut loaded = Entry::new(broker.clock().now(), Event::ConfigurationLoaded);
+    loaded.detail = Some(format!("{} sha256 {}", file.path().display(), file.sha256()));
+    broker.journal().record(loaded).await?;
+    broker.journal().record(policies).await?;
+    Ok(())
+}
+
+async fn stop_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
+fn all(problems: Vec<ConfigError>) -> anyhow::Error {
+    let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    anyhow::anyhow!("{}", lines.join("\n"))
+}
+
+/// At 20,000 entries a second a full queue is worked off in a fifth of a second; what comes beyond
+/// is refused at once instead of waiting.
+const JOURNAL_QUEUE_MAX: usize = 4096;
+
+/// Longer than any plugin call; a supervisor that kills after 30 s does not get to.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Blocking reads that hang (a dead network file system) must not keep the process.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(2);

@@ -1,0 +1,111 @@
+//! The broker's parts in one place: the real adapters of the core's five ports.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use claviger_core::ports::{Clock, Entropy, Ports};
+use claviger_core::time::Timestamp;
+
+use crate::journal::SqliteJournal;
+use crate::metrics::Metrics;
+use crate::plugin::Plugins;
+use crate::policies::PolicyStore;
+use crate::sessions::Sessions;
+
+/// Everything that the services and the workers share.
+pub struct Broker {
+    parts: Parts,
+    clock: SystemClock,
+    entropy: SystemEntropy,
+}
+
+/// The parts that are built at start.
+pub struct Parts {
+    /// The durable store and audit log.
+    pub journal: Arc<SqliteJournal>,
+    /// The sandbox.
+    pub plugins: Arc<Plugins>,
+    /// What decides.
+    pub policies: PolicyStore,
+    /// Who is alive.
+    pub sessions: Sessions,
+    /// What Prometheus sees.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Broker {
+    /// The journal, if nobody else holds it, for an orderly end.
+    pub fn into_journal(self) -> Option<SqliteJournal> {
+        Arc::into_inner(self.parts.journal)
+    }
+}
+
+impl Deref for Broker {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl Broker {
+    /// The broker of these parts.
+    pub fn new(parts: Parts) -> Self {
+        let (clock, entropy) = (SystemClock, SystemEntropy(SystemRandom::new()));
+        Self { parts, clock, entropy }
+    }
+}
+
+impl Ports for Broker {
+    type Clock = SystemClock;
+    type Entropy = SystemEntropy;
+    type Journal = SqliteJournal;
+    type Plugins = Plugins;
+    type Policies = PolicyStore;
+
+    fn clock(&self) -> &SystemClock {
+        &self.clock
+    }
+
+    fn entropy(&self) -> &SystemEntropy {
+        &self.entropy
+    }
+
+    fn journal(&self) -> &SqliteJournal {
+        &self.parts.journal
+    }
+
+    fn plugins(&self) -> &Plugins {
+        &self.parts.plugins
+    }
+
+    fn policies(&self) -> &PolicyStore {
+        &self.parts.policies
+    }
+}
+
+/// The system's clock.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        SystemTime::now().into()
+    }
+}
+
+/// Now, by the system's clock: for what happens before there is a broker.
+pub fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// The operating system's generator, through AWS-LC.
+pub struct SystemEntropy(SystemRandom);
+
+impl Entropy for SystemEntropy {
+    #[expect(clippy::expect_used, reason = "without randomness no token is safe: stop at once")]
+    fn fill(&self, bytes: &mut [u8]) {
+        self.0.fill(bytes).expect("the system's random generator works");
+    }
+}

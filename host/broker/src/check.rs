@@ -1,0 +1,60 @@
+//! `clavigerd check`: everything that would keep the broker from serving as meant, found without
+//! serving and without reaching any backend.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::app::Mode;
+use crate::config::ConfigFile;
+use crate::plugin::Observation;
+use crate::{load, serve, telemetry};
+
+/// Checks the configuration at `path` and tells what it found. Fails on any problem, also on a
+/// prompt file that would merely be left out.
+pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let file = ConfigFile::read(path)?;
+    let mut problems = Vec::new();
+    if let Err(problem) = load::sealing_key(&file) {
+        problems.push(problem.to_string());
+    }
+    if let Some(tls) = &file.config().listen.tls
+        && let Err(problem) = serve::tls_config(&file, tls)
+    {
+        problems.push(format!("{problem:#}"));
+    }
+    match parts(&file) {
+        Ok((summary, left_out)) => {
+            telemetry::say(&summary);
+            problems.extend(left_out);
+        }
+        Err(found) => problems.extend(found),
+    }
+    for problem in &problems {
+        telemetry::say(&format!("problem: {problem}"));
+    }
+    if problems.is_empty() {
+        telemetry::say("no problem found");
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+fn parts(file: &ConfigFile) -> Result<(String, Vec<String>), Vec<String>> {
+    let sentences = |problems: Vec<crate::config::ConfigError>| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let unobserved = Arc::new(|_: &Observation<'_>| {});
+    let plugins = load::plugins(file, Mode::Serve, unobserved).map_err(sentences)?;
+    let fixed = load::fixed_sources(file, &plugins).map_err(sentences)?;
+    let scopes = fixed.catalog.scopes().count();
+    let read = load::folders(file, fixed).read().map_err(|error| error.sentences())?;
+    let summary = format!(
+        "{} plugins, {} backends, {scopes} scopes, {} roles, policy snapshot {}",
+        file.config().plugins.len(),
+        file.config().backends.len(),
+        read.snapshot.roles().len(),
+        read.snapshot.digest()
+    );
+    Ok((summary, read.problems))
+}

@@ -1,0 +1,242 @@
+//! The configuration `claviger.toml`: typed, unknown keys refused, units in the values (`"1h"`).
+//! Reads the file and the secrets that it refers to; opens nothing else.
+
+mod load;
+mod secret_ref;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use claviger_core::name::{Authorization, BackendName, ConnectionName, PluginName, TeamName};
+use claviger_core::policy::Team;
+use serde::{Deserialize, Deserializer};
+
+pub use claviger_core::catalog::Tier;
+pub use load::{ConfigError, ConfigFile};
+pub use secret_ref::{SecretRef, SecretRefError};
+
+/// A whole configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where agents and operators connect.
+    pub listen: Listen,
+    /// The durable store and audit log.
+    pub journal: JournalConfig,
+    /// Where the Cedar policies are.
+    pub policies: Folder,
+    /// Where the prompt files are.
+    pub prompts: Folder,
+    /// How sessions end.
+    #[serde(default)]
+    pub sessions: SessionsConfig,
+    /// Who operates the broker.
+    #[serde(default)]
+    pub admin: AdminConfig,
+    /// Where Prometheus may scrape.
+    pub metrics: Option<MetricsConfig>,
+    /// Teams of roles and requesters.
+    #[serde(default)]
+    pub teams: BTreeMap<TeamName, Team>,
+    /// The plugins.
+    #[serde(default)]
+    pub plugins: BTreeMap<PluginName, PluginConfig>,
+    /// The backends.
+    #[serde(default)]
+    pub backends: BTreeMap<BackendName, BackendConfig>,
+}
+
+/// Where agents and operators connect.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// The agents' unix socket; the kernel tells who is at its other end.
+    pub socket: PathBuf,
+    /// The operators' unix socket. Its mode is always 0660; whoever connects must also be the
+    /// broker's own user or one of `operator_uids`.
+    pub admin_socket: PathBuf,
+    /// The agents' TLS listener, for clients with a certificate.
+    pub tls: Option<TlsConfig>,
+}
+
+/// A TLS listener that demands a client certificate.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// The broker's certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: SecretRef,
+    /// The authority whose client certificates are accepted, PEM.
+    pub client_ca: PathBuf,
+}
+
+/// The durable store and audit log.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournalConfig {
+    /// The SQLite file.
+    pub path: PathBuf,
+    /// 32 bytes, as 64 hexadecimal digits or base64.
+    pub sealing_key: SecretRef,
+    /// How long an intent may stay open before what it may have minted is revoked.
+    #[serde(default = "default_intent_timeout")]
+    pub intent_timeout: Span,
+}
+
+/// A folder that is read at start and whenever it changes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Folder {
+    /// The folder.
+    pub path: PathBuf,
+}
+
+/// How sessions end.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SessionsConfig {
+    /// A session ends when nothing is heard of it for this long.
+    pub heartbeat_grace: Span,
+    /// How many sessions may live at once.
+    pub live_max: usize,
+}
+
+/// Who operates the broker.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// The user ids that may use the admin socket besides the broker's own.
+    pub operator_uids: Vec<u32>,
+}
+
+/// Where Prometheus may scrape.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Address and port; plain HTTP, so a loopback address.
+    pub address: SocketAddr,
+}
+
+/// One plugin.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PluginConfig {
+    /// The `.wasm` component.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes in hex. Left out only in `clavigerd dev`.
+    pub sha256: Option<String>,
+}
+
+/// One backend: a configured instance of a plugin.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendConfig {
+    /// The plugin that it uses.
+    pub plugin: PluginName,
+    /// The plugin's settings, checked against its schema.
+    #[serde(default = "empty_object")]
+    pub settings: serde_json::Value,
+    /// Its routes to the outside.
+    #[serde(default)]
+    pub connections: BTreeMap<ConnectionName, ConnectionConfig>,
+    /// What it grants.
+    #[serde(default)]
+    pub scopes: BTreeMap<String, ScopeConfig>,
+}
+
+/// One route from a plugin to the outside.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionConfig {
+    /// A URL without credentials: `postgres://db.internal:5432/orders?sslmode=verify-full`.
+    pub address: String,
+    /// What clients should connect to, if it differs: `host:port`.
+    pub client_address: Option<String>,
+    /// The authority that signed the server's certificate, PEM; the system's roots otherwise.
+    pub ca: Option<PathBuf>,
+    /// How the host authenticates. The plugin never sees it.
+    pub auth: AuthConfig,
+}
+
+/// How the host authenticates on a connection.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum AuthConfig {
+    /// A user and a password, for SQL.
+    Password {
+        /// The user.
+        user: String,
+        /// The password.
+        password: SecretRef,
+    },
+}
+
+/// One grantable thing. Keys that are not listed here are the plugin's parameters.
+#[derive(Debug, Deserialize)]
+pub struct ScopeConfig {
+    /// What a prompt file must declare for it.
+    pub authorization: Authorization,
+    /// How dangerous it is; `sensitive` is never issued.
+    #[serde(default = "standard")]
+    pub tier: Tier,
+    /// The operator's limit on a credential's life.
+    #[serde(default = "default_scope_ttl_max")]
+    pub max_ttl: Span,
+    /// The plugin's parameters, checked against its schema.
+    #[serde(flatten)]
+    pub parameters: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A duration written as people do: `"90s"`, `"1h 30m"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map(Self).map_err(|error| {
+            serde::de::Error::custom(format!(
+                "`{text}` is not a duration ({error}): write it as `\"30s\"`, `\"15m\"` or `\"1h\"`"
+            ))
+        })
+    }
+}
+
+impl Default for SessionsConfig {
+    fn default() -> Self {
+        Self { heartbeat_grace: Span(HEARTBEAT_GRACE), live_max: SESSIONS_LIVE_MAX }
+    }
+}
+
+const fn default_intent_timeout() -> Span {
+    Span(INTENT_TIMEOUT)
+}
+
+const fn default_scope_ttl_max() -> Span {
+    Span(claviger_core::decide::TTL_DEFAULT)
+}
+
+const fn standard() -> Tier {
+    Tier::Standard
+}
+
+fn empty_object() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
+}
+
+/// Twice what may pass from the record of an intent to the end of its plugin call. INVARIANT
+/// (late-answer): were it shorter than that, a credential could appear upstream after its intent
+/// was revoked; the least that is accepted stands beside the parser.
+const INTENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Long enough to restart an agent's runner, short enough that a killed agent's credentials are
+/// gone within about a minute.
+const HEARTBEAT_GRACE: Duration = Duration::from_secs(60);
+
+/// About 2 KiB a session: a hundred megabytes at the most.
+const SESSIONS_LIVE_MAX: usize = 50_000;

@@ -1,0 +1,188 @@
+//! `clavigerd dev`: a broker for one developer on this machine. Sockets, journal, sealing key and
+//! a permissive policy are made in one folder; whatever the configuration says itself, counts.
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use clap::Args;
+use data_encoding::HEXLOWER;
+use zeroize::Zeroizing;
+
+use crate::app::{self, Mode};
+use crate::config::ConfigFile;
+use crate::telemetry;
+
+/// How to run the broker for one developer.
+#[derive(Args)]
+pub struct DevArgs {
+    /// A configuration that may leave out `[listen]`, `[journal]`, `[policies]`, `[prompts]` and
+    /// the `sha256` of plugins.
+    #[arg(short, long)]
+    config: PathBuf,
+    /// Where sockets, journal and key are kept [default: $XDG_RUNTIME_DIR/claviger, else
+    /// /tmp/claviger-<uid>].
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+/// Runs the broker for one developer until SIGTERM or SIGINT.
+pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
+    let folder = args.dir.unwrap_or_else(default_folder);
+    let folder = make_private(&folder)?;
+    make_key(&folder.join("sealing.key"))?;
+    let text = std::fs::read_to_string(&args.config)
+        .with_context(|| format!("`{}` cannot be read", args.config.display()))?;
+    let file = ConfigFile::parse(&args.config, completed(text, &folder)?)?;
+    if let Some(tls) = &file.config().listen.tls {
+        anyhow::ensure!(
+            tls.address.ip().is_loopback(),
+            "`listen.tls.address` is `{}`, but `dev` serves this machine only: use a loopback address",
+            tls.address
+        );
+    }
+    banner(&file, &folder);
+    app::serve(Mode::Dev, file).await
+}
+
+fn default_folder() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(runtime) => Path::new(&runtime).join("claviger"),
+        None => {
+            std::env::temp_dir().join(format!("claviger-{}", rustix::process::geteuid().as_raw()))
+        }
+    }
+}
+
+/// Makes the folder, or takes one that nobody else can write to: in a shared temporary folder,
+/// another user could have made it first.
+fn make_private(folder: &Path) -> anyhow::Result<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    if !folder.exists() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .with_context(|| format!("cannot create `{}`", folder.display()))?;
+    }
+    let metadata = std::fs::symlink_metadata(folder)?;
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    anyhow::ensure!(
+        metadata.is_dir() && own && metadata.mode() & 0o022 == 0,
+        "`{}` is not a folder that only you can write to: name another with --dir",
+        folder.display()
+    );
+    folder.canonicalize().with_context(|| format!("`{}`", folder.display()))
+}
+
+fn make_key(path: &Path) -> anyhow::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut key = Zeroizing::new([0_u8; 32]);
+    SystemRandom::new().fill(key.as_mut()).map_err(|_| anyhow::anyhow!("no random bytes"))?;
+    let text = Zeroizing::new(HEXLOWER.encode(key.as_ref()));
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// Appends what the configuration leaves out, so that the lines of its own part stay where they
+/// are.
+fn completed(mut text: String, folder: &Path) -> anyhow::Result<String> {
+    let given: toml::Table = text.parse().context("the configuration does not parse")?;
+    let at = |name: &str| toml::Value::from(folder.join(name).display().to_string());
+    if !given.contains_key("policies") {
+        let policies = folder.join("policies");
+        std::fs::create_dir_all(&policies)?;
+        std::fs::write(policies.join("dev.cedar"), DEV_POLICY)?;
+    }
+    if !given.contains_key("prompts") {
+        std::fs::create_dir_all(folder.join("prompts"))?;
+    }
+    let key = toml::Value::from(format!("file:{}", folder.join("sealing.key").display()));
+    let sections = [
+        ("listen", format!("socket = {}\nadmin_socket = {}", at("agent.sock"), at("admin.sock"))),
+        ("journal", format!("path = {}\nsealing_key = {key}", at("journal.db"))),
+        ("policies", format!("path = {}", at("policies"))),
+        ("prompts", format!("path = {}", at("prompts"))),
+    ];
+    for (name, body) in sections {
+        if !given.contains_key(name) {
+            text.push_str(&format!("\n[{name}]\n{body}\n"));
+        }
+    }
+    Ok(text)
+}
+
+fn banner(file: &ConfigFile, folder: &Path) {
+    let config = file.config();
+    for line in [
+        "==============================================================================".to_owned(),
+        " clavigerd dev: for one developer on this machine. NOT FOR PRODUCTION.".to_owned(),
+        " Plugins may be unpinned, and the sealing key lies beside the journal.".to_owned(),
+        format!(" state      {}", folder.display()),
+        format!(" policies   {}", config.policies.path.display()),
+        format!(" prompts    {}", config.prompts.path.display()),
+        format!(" agents     export CLAVIGER_SOCKET={}", config.listen.socket.display()),
+        format!(
+            " operator   export CLAVIGER_ADMIN_SOCKET={}",
+            config.listen.admin_socket.display()
+        ),
+        "==============================================================================".to_owned(),
+    ] {
+        telemetry::say(&line);
+    }
+}
+
+/// The guardrails still hold: nothing undeclared, nothing sensitive, nothing above the cap.
+const DEV_POLICY: &str = r#"// Written by `clavigerd dev`: permits every role whatever its prompt file declares.
+@id("dev.sessions")
+permit (principal, action == Action::"open_session", resource);
+
+@id("dev.issue")
+permit (principal, action == Action::"issue", resource);
+"#;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn completes_only_what_is_left_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let given = "[prompts]\npath = \"mine\"\n".to_owned();
+        let text = completed(given, folder.path()).expect("completed");
+        let file = ConfigFile::parse(Path::new("dev.toml"), text).expect("valid");
+        assert_eq!(file.config().prompts.path, Path::new("mine"));
+        assert_eq!(file.config().journal.path, folder.path().join("journal.db"));
+    }
+
+    #[test]
+    fn refuses_a_folder_that_others_can_write_to() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777))
+            .expect("set");
+        assert!(make_private(folder.path()).is_err());
+    }
+
+    #[test]
+    fn keeps_a_key_that_is_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        make_key(&path).expect("made");
+        let first = std::fs::read(&path).expect("read");
+        make_key(&path).expect("kept");
+        assert_eq!(std::fs::read(&path).expect("read"), first);
+        assert_eq!(first.len(), 64);
+    }
+}

@@ -1,0 +1,239 @@
+//! From a configuration to the parts that it describes: plugins, catalog, policy folders, sealing
+//! key. Serves nothing; `check` and `serve` both begin here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use claviger_core::catalog::{Backend, Catalog, Scope};
+use claviger_core::name::{BackendName, ScopeName};
+use claviger_core::policy::PolicySources;
+use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
+use sha2::{Digest, Sha256};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::app::Mode;
+use crate::config::{AuthConfig, BackendConfig, ConfigError, ConfigFile, ConnectionConfig};
+use crate::journal::SealingKey;
+use crate::plugin::{
+    BackendSpec, ClientAddress, ConnectionSpec, LoadError, Observe, PluginSpec, Plugins,
+    PluginsOptions,
+};
+use crate::policies::PolicyFolders;
+
+/// Loads the plugins and checks every backend against its plugin's manifest. Blocks while it
+/// compiles them.
+pub fn plugins(
+    file: &ConfigFile,
+    mode: Mode,
+    observer: Observe,
+) -> Result<Plugins, Vec<ConfigError>> {
+    let (specs, mut problems) = split(plugin_specs(file, mode));
+    let (backends, more) = split(backend_specs(file));
+    problems.extend(more);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let intent_timeout = file.config().journal.intent_timeout.0;
+    Plugins::load(specs, backends, PluginsOptions { intent_timeout, observer })
+        .map_err(|errors| errors.iter().map(|error| located(file, error)).collect())
+}
+
+fn located(file: &ConfigFile, error: &LoadError) -> ConfigError {
+    match error {
+        LoadError::Sandbox(_) => file.problem(&["plugins"], error),
+        LoadError::Plugin { plugin, .. } => file.problem(&["plugins", plugin.as_str()], error),
+        LoadError::NoSuchPlugin { backend, .. } => {
+            file.problem(&["backends", backend.as_str(), "plugin"], error)
+        }
+        LoadError::Backend { backend, .. } | LoadError::Check { backend, .. } => {
+            file.problem(&["backends", backend.as_str()], error)
+        }
+    }
+}
+
+/// What can be granted, and by whom: the parts of a policy snapshot that the configuration fixes.
+pub fn fixed_sources(
+    file: &ConfigFile,
+    plugins: &Plugins,
+) -> Result<PolicySources, Vec<ConfigError>> {
+    let mut backends = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (name, config) in &file.config().backends {
+        // Every configured backend has its plugin: `Plugins::load` refused the others.
+        let Some((manifest, sha256)) = plugins.manifest(&config.plugin) else { continue };
+        let scopes = match scopes(file, name, config) {
+            Ok(scopes) => scopes,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        let backend = Backend {
+            name: name.clone(),
+            plugin: config.plugin.clone(),
+            plugin_sha256: HEXLOWER.encode(sha256),
+            revocation: manifest.revocation.class,
+            residual_exposure: manifest.residual_exposure(),
+            ttl_min: manifest.ttl_min(),
+            orphan_ttl_max: manifest.orphan_ttl_max(),
+            scopes,
+        };
+        backends.insert(name.clone(), Arc::new(backend));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let catalog = Catalog { backends };
+    Ok(PolicySources { catalog, teams: file.config().teams.clone(), ..PolicySources::default() })
+}
+
+/// The folders of policies and prompt files.
+pub fn folders(file: &ConfigFile, fixed: PolicySources) -> PolicyFolders {
+    PolicyFolders {
+        policies: file.base().join(&file.config().policies.path),
+        prompts: file.base().join(&file.config().prompts.path),
+        fixed,
+    }
+}
+
+/// The key that seals the journal: 32 bytes in hex or base64.
+pub fn sealing_key(file: &ConfigFile) -> Result<SealingKey, ConfigError> {
+    let keys = ["journal", "sealing_key"];
+    let reference = &file.config().journal.sealing_key;
+    let text = reference.read(file.base()).map_err(|error| {
+        file.problem(&keys, format!("{error}; make one with `head -c 32 /dev/urandom | base64`, readable by the broker alone"))
+    })?;
+    let decoded = HEXLOWER_PERMISSIVE
+        .decode(text.as_bytes())
+        .or_else(|_| BASE64.decode(text.as_bytes()))
+        .map(Zeroizing::new)
+        .ok()
+        .filter(|bytes| bytes.len() == 32);
+    let Some(decoded) = decoded else {
+        return Err(file.problem(&keys, "it is not 32 bytes in hexadecimal digits or base64: make one with `head -c 32 /dev/urandom | base64`"));
+    };
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(&decoded);
+    let key = SealingKey::take(&mut bytes);
+    bytes.zeroize();
+    Ok(key)
+}
+
+fn plugin_specs(file: &ConfigFile, mode: Mode) -> Vec<Result<PluginSpec, ConfigError>> {
+    let spec = |(name, config): (&_, &crate::config::PluginConfig)| {
+        let keys = ["plugins", claviger_core::name::PluginName::as_str(name), "sha256"];
+        let path = file.base().join(&config.path);
+        let bytes = std::fs::read(&path).map_err(|error| {
+            file.problem(
+                &["plugins", name.as_str(), "path"],
+                format!("`{}`: {error}", path.display()),
+            )
+        })?;
+        let sha256_pin = match &config.sha256 {
+            Some(text) => Some(
+                pin(text).ok_or_else(|| file.problem(&keys, "64 hexadecimal digits are wanted"))?,
+            ),
+            None if mode == Mode::Dev => None,
+            None => {
+                let found = HEXLOWER.encode(&Sha256::digest(&bytes));
+                return Err(file.problem(&keys, format!("a plugin is loaded by its digest only: review the file and write `sha256 = \"{found}\"`")));
+            }
+        };
+        Ok(PluginSpec { name: name.clone(), path, bytes, sha256_pin })
+    };
+    file.config().plugins.iter().map(spec).collect()
+}
+
+fn pin(text: &str) -> Option<[u8; 32]> {
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
+}
+
+fn backend_specs(file: &ConfigFile) -> Vec<Result<BackendSpec, ConfigError>> {
+    let spec = |(name, config): (&BackendName, &BackendConfig)| {
+        let mut connections = BTreeMap::new();
+        for (connection, bound) in &config.connections {
+            let keys = ["backends", name.as_str(), "connections", connection.as_str()];
+            connections.insert(connection.clone(), connection_spec(file, &keys, bound)?);
+        }
+        let parameters = |scope: &crate::config::ScopeConfig| scope.parameters.clone().into();
+        Ok(BackendSpec {
+            name: name.clone(),
+            plugin: config.plugin.clone(),
+            settings: config.settings.clone(),
+            connections,
+            scopes: config
+                .scopes
+                .iter()
+                .map(|(name, scope)| (name.clone(), parameters(scope)))
+                .collect(),
+        })
+    };
+    file.config().backends.iter().map(spec).collect()
+}
+
+fn connection_spec(
+    file: &ConfigFile,
+    keys: &[&str],
+    config: &ConnectionConfig,
+) -> Result<ConnectionSpec, ConfigError> {
+    let AuthConfig::Password { user, password } = &config.auth;
+    let password = password
+        .read(file.base())
+        .map_err(|error| file.problem(&[keys, &["auth"]].concat(), error))?;
+    Ok(ConnectionSpec::Sql {
+        address: config.address.clone(),
+        user: user.clone(),
+        password,
+        ca_file: config.ca.as_ref().map(|path| file.base().join(path)),
+        client: client_address(file, keys, config.client_address.as_deref())?,
+        connections_max: None,
+    })
+}
+
+fn client_address(
+    file: &ConfigFile,
+    keys: &[&str],
+    text: Option<&str>,
+) -> Result<ClientAddress, ConfigError> {
+    let Some(text) = text else { return Ok(ClientAddress::default()) };
+    let parsed = text
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host.to_owned(), port.parse::<u16>().ok()?)))
+        .filter(|(host, _)| !host.is_empty());
+    match parsed {
+        Some((host, port)) => Ok(ClientAddress { host: Some(host), port: Some(port) }),
+        None => Err(file.problem(&[keys, &["client_address"]].concat(), "write it as `host:port`")),
+    }
+}
+
+fn scopes(
+    file: &ConfigFile,
+    name: &BackendName,
+    config: &BackendConfig,
+) -> Result<BTreeMap<ScopeName, Arc<Scope>>, ConfigError> {
+    let mut scopes = BTreeMap::new();
+    for (scope_name, scope) in &config.scopes {
+        let keys = ["backends", name.as_str(), "scopes", scope_name];
+        let full = ScopeName::new(name, scope_name).map_err(|error| file.problem(&keys, error))?;
+        let scope = Scope {
+            name: full.clone(),
+            authorization: scope.authorization.clone(),
+            tier: scope.tier,
+            ttl_max: scope.max_ttl.0,
+            parameters: scope.parameters.clone().into(),
+        };
+        scopes.insert(full, Arc::new(scope));
+    }
+    Ok(scopes)
+}
+
+fn split<T, E>(results: Vec<Result<T, E>>) -> (Vec<T>, Vec<E>) {
+    let mut parts = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(value) => parts.0.push(value),
+            Err(error) => parts.1.push(error),
+        }
+    }
+    parts
+}

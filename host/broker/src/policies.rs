@@ -1,0 +1,213 @@
+//! Holds the policy snapshot in force, and makes a new one from the policy and prompt folders.
+//! A set with a problem never replaces a good one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use claviger_core::journal::{Entry, Event};
+use claviger_core::policy::{PolicyFile, PolicyProblem, PolicySnapshot, PolicySources};
+use claviger_core::ports::{Journal, JournalError, Policies};
+use claviger_core::time::Timestamp;
+use thiserror::Error;
+
+use crate::prompts;
+
+/// Where the parts of a snapshot come from. The catalog and the teams stay as configured.
+#[derive(Clone, Debug)]
+pub struct PolicyFolders {
+    /// The folder of `.cedar` files.
+    pub policies: PathBuf,
+    /// The folder of prompt files.
+    pub prompts: PathBuf,
+    /// What the plugins and the configuration offer.
+    pub fixed: PolicySources,
+}
+
+/// A snapshot that was read, with what was left out of it.
+pub struct Read {
+    /// The snapshot.
+    pub snapshot: PolicySnapshot,
+    /// Prompt files that failed, and policies that look wrong. Their roles are left out; the
+    /// others serve.
+    pub problems: Vec<String>,
+}
+
+impl PolicyFolders {
+    /// Reads both folders and validates the whole.
+    pub fn read(&self) -> Result<Read, PolicyLoadError> {
+        let roles = prompts::read(&self.prompts)?;
+        let sources = PolicySources {
+            policies: policy_files(&self.policies)?,
+            roles: roles.roles,
+            ..self.fixed.clone()
+        };
+        let snapshot = PolicySnapshot::load(sources).map_err(PolicyLoadError::Invalid)?;
+        let problems = roles
+            .problems
+            .iter()
+            .map(ToString::to_string)
+            .chain(snapshot.warnings().iter().map(ToString::to_string))
+            .collect();
+        Ok(Read { snapshot, problems })
+    }
+}
+
+/// The snapshot in force.
+pub struct PolicyStore {
+    folders: PolicyFolders,
+    current: ArcSwap<PolicySnapshot>,
+    /// One reload at a time: two would race for which snapshot is recorded last.
+    reloading: tokio::sync::Mutex<()>,
+}
+
+/// What a reload came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// A new snapshot is in force.
+    Changed {
+        /// What was left out of it.
+        problems: Vec<String>,
+    },
+    /// Nothing that decides has changed.
+    Same {
+        /// What is still left out.
+        problems: Vec<String>,
+    },
+    /// The new set has problems; the earlier one goes on deciding.
+    Refused {
+        /// The problems.
+        problems: Vec<String>,
+    },
+}
+
+impl PolicyStore {
+    /// A store that begins with `snapshot`. The caller records it.
+    pub fn new(folders: PolicyFolders, snapshot: PolicySnapshot) -> Self {
+        Self {
+            folders,
+            current: ArcSwap::from_pointee(snapshot),
+            reloading: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Reads the folders again. A good set is recorded first and then put in force, so that the
+    /// journal names the snapshot of every decision.
+    pub async fn reload(
+        &self,
+        journal: &impl Journal,
+        now: Timestamp,
+    ) -> Result<Reloaded, JournalError> {
+        let _one = self.reloading.lock().await;
+        let folders = self.folders.clone();
+        let read = tokio::task::spawn_blocking(move || folders.read()).await;
+        let read = match read {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => return self.refuse(journal, now, error.sentences()).await,
+            Err(panic) => return self.refuse(journal, now, vec![panic.to_string()]).await,
+        };
+        if read.snapshot.digest() == self.current.load().digest() {
+            return Ok(Reloaded::Same { problems: read.problems });
+        }
+        journal.record(loaded(&read.snapshot, &read.problems, now)).await?;
+        self.current.store(Arc::new(read.snapshot));
+        Ok(Reloaded::Changed { problems: read.problems })
+    }
+
+    /// The folders that a reload reads.
+    pub const fn folders(&self) -> &PolicyFolders {
+        &self.folders
+    }
+
+    async fn refuse(
+        &self,
+        journal: &impl Journal,
+        now: Timestamp,
+        problems: Vec<String>,
+    ) -> Result<Reloaded, JournalError> {
+        let mut entry = Entry::new(now, Event::PoliciesRefused);
+        entry.snapshot = Some(self.current.load().digest());
+        entry.detail = Some(clipped(&problems));
+        journal.record(entry).await?;
+        Ok(Reloaded::Refused { problems })
+    }
+}
+
+impl Policies for PolicyStore {
+    fn current(&self) -> Arc<PolicySnapshot> {
+        self.current.load_full()
+    }
+}
+
+/// The entry that puts `snapshot` in force.
+pub fn loaded(snapshot: &PolicySnapshot, problems: &[String], now: Timestamp) -> Entry {
+    let roles: Vec<_> =
+        snapshot.roles().values().map(|role| format!("{} {}", role.name, role.digest)).collect();
+    let mut entry = Entry::new(now, Event::PoliciesLoaded);
+    entry.snapshot = Some(snapshot.digest());
+    entry.detail =
+        Some(clipped(&[vec![format!("{} roles", roles.len())], roles, problems.to_vec()].concat()));
+    entry
+}
+
+fn policy_files(folder: &Path) -> Result<Vec<PolicyFile>, PolicyLoadError> {
+    let unreadable = |path: &Path, error: std::io::Error| PolicyLoadError::Unreadable {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| unreadable(folder, error))? {
+        let path = entry.map_err(|error| unreadable(folder, error))?.path();
+        if path.extension().is_some_and(|extension| extension == "cedar") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
+        Ok(PolicyFile { path: prompts::name_in(folder, &path), text })
+    };
+    paths.into_iter().map(read).collect()
+}
+
+fn clipped(sentences: &[String]) -> String {
+    let mut text = sentences.join("; ");
+    if let Some((end, _)) = text.char_indices().nth(DETAIL_CHARS_MAX) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+/// Why no snapshot could be made.
+#[derive(Debug, Error)]
+pub enum PolicyLoadError {
+    /// A folder or file cannot be read.
+    #[error("`{}` cannot be read: {problem}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// The policies have problems.
+    #[error("{}", joined(.0))]
+    Invalid(Vec<PolicyProblem>),
+}
+
+impl PolicyLoadError {
+    /// One sentence a problem.
+    pub fn sentences(&self) -> Vec<String> {
+        match self {
+            Self::Unreadable { .. } => vec![self.to_string()],
+            Self::Invalid(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+fn joined(problems: &[PolicyProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// A hundred roles with their digests; more would swell the journal at each reload.
+const DETAIL_CHARS_MAX: usize = 10_000;

@@ -1,0 +1,8 @@
+//! The gRPC services. Only this room knows proto types, and only `status` makes a gRPC status.
+
+pub mod admin;
+pub mod agent;
+mod convert;
+mod reply;
+mod status;
+mod watch;

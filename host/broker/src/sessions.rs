@@ -1,0 +1,141 @@
+//! The sessions that live now, by token, with when each was last heard of. The journal is the
+//! truth; this is what of it every request needs at once.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use claviger_core::ids::SessionId;
+use claviger_core::session::{EndCause, Session, TokenHash};
+use claviger_core::time::Timestamp;
+
+/// All live sessions.
+pub struct Sessions {
+    live: RwLock<HashMap<TokenHash, Arc<LiveSession>>>,
+    live_max: usize,
+}
+
+/// One live session and its heartbeat.
+pub struct LiveSession {
+    session: Arc<Session>,
+    started: Instant,
+    last_seen_millis: AtomicU64,
+    watchers: AtomicU32,
+}
+
+/// Keeps a session alive while it exists: an open `Watch`.
+pub struct Watcher(Arc<LiveSession>);
+
+impl Sessions {
+    /// The sessions that the journal says are live; their heartbeat starts anew, so that a
+    /// restart of the broker ends none of them.
+    pub fn new(live_max: usize, recorded: Vec<(TokenHash, Session)>) -> Self {
+        let live = recorded
+            .into_iter()
+            .map(|(hash, session)| (hash, Arc::new(LiveSession::new(Arc::new(session)))))
+            .collect();
+        Self { live: RwLock::new(live), live_max }
+    }
+
+    /// Whether another session fits under the bound.
+    pub fn has_room(&self) -> bool {
+        self.len() < self.live_max
+    }
+
+    /// How many live.
+    pub fn len(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Whether none lives.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A session that has just begun.
+    pub fn insert(&self, hash: TokenHash, session: Arc<Session>) {
+        let live = Arc::new(LiveSession::new(session));
+        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(hash, live);
+    }
+
+    /// The session of that token.
+    pub fn find(&self, hash: &TokenHash) -> Option<Arc<LiveSession>> {
+        self.read().get(hash).cloned()
+    }
+
+    /// Forgets a session that has ended.
+    pub fn remove(&self, id: SessionId) {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        live.retain(|_, session| session.session.id() != id);
+    }
+
+    /// The sessions whose time is over: their life, or their heartbeat grace.
+    pub fn overdue(&self, now: Timestamp, grace: Duration) -> Vec<(SessionId, EndCause)> {
+        let cause = |live: &LiveSession| {
+            if !live.session.is_live_at(now) {
+                return Some(EndCause::LifeReached);
+            }
+            live.is_silent(grace).then_some(EndCause::HeartbeatLost)
+        };
+        self.read().values().filter_map(|live| Some((live.session.id(), cause(live)?))).collect()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<TokenHash, Arc<LiveSession>>> {
+        // The map is replaced or changed in single steps; a panic elsewhere leaves it whole.
+        self.live.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LiveSession {
+    fn new(session: Arc<Session>) -> Self {
+        Self {
+            session,
+            started: Instant::now(),
+            last_seen_millis: AtomicU64::new(0),
+            watchers: AtomicU32::new(0),
+        }
+    }
+
+    /// The session.
+    pub const fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// It was heard of now.
+    pub fn seen(&self) {
+        self.last_seen_millis.store(self.elapsed_millis(), Ordering::Relaxed);
+    }
+
+    /// Keeps it alive until the watcher is dropped.
+    pub fn watch(self: &Arc<Self>) -> Watcher {
+        self.watchers.fetch_add(1, Ordering::Relaxed);
+        Watcher(Arc::clone(self))
+    }
+
+    fn is_silent(&self, grace: Duration) -> bool {
+        let silent =
+            self.elapsed_millis().saturating_sub(self.last_seen_millis.load(Ordering::Relaxed));
+        self.watchers.load(Ordering::Relaxed) == 0 && Duration::from_millis(silent) >= grace
+    }
+
+    /// By the monotonic clock, so that a step of the wall clock ends no session.
+    fn elapsed_millis(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Watcher {
+    /// The session that is watched.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.0.session
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // First the time, then the count: in the other order the session looks silent in between.
+        self.0.seen();
+        self.0.watchers.fetch_sub(1, Ordering::Release);
+    }
+}
