@@ -1,0 +1,193 @@
+//! `claviger session`: opens, watches and closes a session by hand. `run` does all three.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use claviger_proto::v1::agent_service_client::AgentServiceClient;
+use claviger_proto::v1::{CloseSessionRequest, OpenSessionRequest};
+use serde_json::json;
+use tonic::transport::Channel;
+
+use super::Context;
+use crate::client::{self, SESSION_TOKEN, SessionToken};
+use crate::environment::assignment;
+use crate::exit::{Exit, Failure};
+use crate::print::{Format, Printer};
+use crate::text::{pairs, parse_span, span};
+use crate::view::SessionView;
+use crate::watch::{self, News};
+
+/// The commands on a session.
+#[derive(Subcommand)]
+pub enum SessionCommand {
+    /// Open a session and print its token
+    #[command(after_help = OPEN_EXAMPLE)]
+    Open(OpenArgs),
+    /// Keep the session alive and print its news, until it is over
+    #[command(after_help = WATCH_EXAMPLE)]
+    Watch,
+    /// End the session; all it holds is revoked
+    #[command(after_help = "Example:\n  claviger session close")]
+    Close,
+}
+
+/// How to open a session.
+#[derive(Args)]
+pub struct OpenArgs {
+    /// The role to run, as its prompt file names it
+    #[arg(long)]
+    pub role: String,
+    /// How long the session may live, as in `2h` [default: the broker's]
+    #[arg(long, value_parser = parse_span)]
+    pub life: Option<Duration>,
+    /// What this is for: recorded, never decides
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Print the token in the table too
+    #[arg(long)]
+    pub show_secrets: bool,
+}
+
+/// Runs one of them.
+pub async fn run(context: &Context, command: SessionCommand) -> Result<(), Failure> {
+    let mut client = client::agent(&context.connection.agent_target()?).await?;
+    match command {
+        SessionCommand::Open(args) => {
+            let show = if args.show_secrets { Secrets::Shown } else { Secrets::Hidden };
+            let request = open_request(args.role, args.life, args.reason)?;
+            show_session(context.printer, &open(&mut client, request).await?, show)
+        }
+        SessionCommand::Watch => watch(context.printer, client).await,
+        SessionCommand::Close => {
+            let leases_due = close(&mut client, &SessionToken::from_environment()?).await?;
+            if context.printer.is_json()? {
+                return context.printer.json(&json!({ "leases_due": leases_due }));
+            }
+            context.printer.text(&format!("closed; leases being revoked: {leases_due}\n"))
+        }
+    }
+}
+
+/// Whether a table shows secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// As they are.
+    Shown,
+    /// A word in their place.
+    Hidden,
+}
+
+impl Secrets {
+    /// `value`, or what stands in its place.
+    pub const fn of(self, value: &str) -> &str {
+        match self {
+            Self::Shown => value,
+            Self::Hidden => "(hidden)",
+        }
+    }
+}
+
+/// The message that opens a session.
+pub fn open_request(
+    role: String,
+    life: Option<Duration>,
+    reason: Option<String>,
+) -> Result<OpenSessionRequest, Failure> {
+    let claimed_reason = reason.unwrap_or_default();
+    Ok(OpenSessionRequest { role, life: life.map(message_span).transpose()?, claimed_reason })
+}
+
+/// A length of time as a message.
+pub fn message_span(span: Duration) -> Result<prost_types::Duration, Failure> {
+    span.try_into().map_err(|_| Failure::usage("that is longer than any message can say"))
+}
+
+/// Opens a session.
+pub async fn open(
+    client: &mut AgentServiceClient<Channel>,
+    request: OpenSessionRequest,
+) -> Result<SessionView, Failure> {
+    Ok(client.open_session(client::call(request)).await?.into_inner().into())
+}
+
+/// Ends the session and returns how many leases fell due.
+pub async fn close(
+    client: &mut AgentServiceClient<Channel>,
+    token: &SessionToken,
+) -> Result<u64, Failure> {
+    let request = token.authorize_call(CloseSessionRequest {})?;
+    Ok(client.close_session(request).await?.into_inner().leases_due)
+}
+
+fn show_session(printer: Printer, session: &SessionView, secrets: Secrets) -> Result<(), Failure> {
+    let token = session.session_token.as_str();
+    let grace = span(Duration::from_secs(session.heartbeat_grace_secs));
+    match printer.format {
+        Format::Json => printer.json(session)?,
+        Format::Env => printer.text(&assignment(SESSION_TOKEN, token))?,
+        Format::Export => {
+            printer.text("export ")?;
+            printer.text(&assignment(SESSION_TOKEN, token))?;
+        }
+        Format::Table => printer.text(&pairs(&[
+            ("session", session.session_id.as_str()),
+            ("token", secrets.of(token)),
+            ("ends at", session.ends_at.as_str()),
+            ("prompt digest", session.prompt_digest.as_str()),
+            ("heartbeat grace", grace.as_str()),
+        ]))?,
+    }
+    if printer.format == Format::Table && secrets == Secrets::Hidden {
+        printer.note("the token is hidden: ask with `--output export`, `json` or --show-secrets");
+    }
+    printer.note(&format!(
+        "session {} ends when it is not heard of for {grace}: `claviger session watch` keeps it alive",
+        session.session_id
+    ));
+    Ok(())
+}
+
+async fn watch(printer: Printer, client: AgentServiceClient<Channel>) -> Result<(), Failure> {
+    let is_json = printer.is_json()?;
+    let token = SessionToken::from_environment()?;
+    let cause = watch::hold(client, &token, |news| show_news(printer, news, is_json)).await?;
+    if cause == CAUSE_CLOSED {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::EXPIRED, format!("the session is over: {cause}"))
+        .with_next("open a new session"))
+}
+
+/// A broken stdout shows at the next command; the heartbeat must go on without it.
+fn show_news(printer: Printer, news: &News, is_json: bool) {
+    let _shown = match (is_json, news.sentence()) {
+        (true, _) => printer.json(news),
+        (false, Some(sentence)) => printer.text(&format!("{}\n", crate::text::visible(&sentence))),
+        (false, None) => Ok(()),
+    };
+}
+
+/// The session was closed by its own side: the end that a watcher hopes for.
+const CAUSE_CLOSED: &str = "closed";
+
+const OPEN_EXAMPLE: &str = "\
+Example: a session for this shell, kept alive in the background
+  eval \"$(claviger session open --role support-triage --output export)\"
+  claviger session watch &";
+
+const WATCH_EXAMPLE: &str = "\
+Exit code 0 if the session was closed, 5 if it ended otherwise, 6 if the broker stayed away.
+
+Example:
+  claviger session watch --output json | jq -r 'select(.event == \"lease-expiring\").lease_id'";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_secrets_are_not_in_the_text() {
+        assert_eq!(Secrets::Hidden.of("abc"), "(hidden)");
+        assert_eq!(Secrets::Shown.of("abc"), "abc");
+    }
+}
