@@ -1,1 +1,19 @@
-//! Placeholder.
+//! What the black-box tests share: a broker of its own for each test, its clients, and patience
+//! that watches instead of sleeping. The tests themselves are in `tests/`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot set up its world must fail, and say why"
+)]
+
+pub mod broker;
+pub mod client;
+pub mod other_user;
+pub mod pki;
+pub mod poll;
+pub mod port;
+pub mod refusal;
+pub mod rpc;
+pub mod world;

@@ -1,0 +1,191 @@
+//! Agents on other machines: mutual TLS, with the SPIFFE id of the client certificate as name.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+use claviger_e2e::broker::{Broker, claviger};
+use claviger_e2e::client::{Agent, reason};
+use claviger_e2e::pki::{Authority, Certified, connect};
+use claviger_e2e::rpc::methods;
+use claviger_e2e::world::{Settings, World};
+use claviger_e2e::{client, poll, port};
+use claviger_proto::v1::agent_service_client::AgentServiceClient;
+use claviger_proto::v1::{ListGrantsRequest, OpenSessionRequest};
+use tonic::Code;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+
+/// A broker that listens with TLS, and the authority of its clients.
+struct Remote {
+    world: World,
+    broker: Broker,
+    authority: Authority,
+    port: u16,
+}
+
+impl Remote {
+    async fn start() -> Self {
+        let (port, authority) = (port::free(), Authority::new());
+        let more = format!(
+            "[listen.tls]\naddress = \"127.0.0.1:{port}\"\ncertificate = \"tls/server.pem\"\n\
+             key = \"file:secrets/server.key\"\nclient_ca = \"tls/ca.pem\"\n"
+        );
+        let world = World::with(Settings { more, ..Settings::default() });
+        let server = authority.server();
+        world.write("tls/server.pem", &server.certificate);
+        world.write("tls/ca.pem", &authority.pem());
+        world.write("secrets/server.key", &server.key);
+        let broker = Broker::start(&world).await;
+        poll::until("the broker listens with TLS", || {
+            std::future::ready(std::net::TcpStream::connect(("127.0.0.1", port)).ok())
+        })
+        .await;
+        Self { world, broker, authority, port }
+    }
+
+    async fn channel(&self, client: &Certified) -> Channel {
+        connect(self.port, &self.authority.pem(), Some(client)).await.expect("a connection")
+    }
+}
+
+#[tokio::test]
+async fn a_certified_agent_gets_a_credential_and_the_journal_its_name() {
+    let remote = Remote::start().await;
+    let channel = remote.channel(&remote.authority.client(&[AGENT])).await;
+    let agent = Agent::open_on(channel, "support-triage", None).await.expect("a session");
+    agent.issue("orders-db/readonly").await.expect("a credential");
+    assert_eq!(remote.world.logins().len(), 1);
+    let query = ["--output", "json", "audit", "query", "--session", &agent.session];
+    let output = claviger(&remote.broker, &query).output().expect("claviger runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let mut begun = 0;
+    for line in text.lines() {
+        let entry: serde_json::Value = serde_json::from_str(line).expect("a JSON object a line");
+        let entry = entry.get("entry").expect("an entry");
+        if entry.get("event").and_then(|event| event.as_str()) == Some("session-begun") {
+            assert_eq!(
+                entry.get("principal").and_then(|name| name.as_str()),
+                Some(AGENT),
+                "{entry}"
+            );
+            begun += 1;
+        }
+    }
+    assert_eq!(begun, 1, "{text}");
+    let closed = agent.close().await.expect("closed");
+    assert_eq!(closed.leases_due, 1);
+}
+
+#[tokio::test]
+async fn without_a_certificate_of_the_authority_nobody_connects() {
+    let remote = Remote::start().await;
+    let foreign = Authority::new();
+    let ca = remote.authority.pem();
+    let stranger = foreign.client(&[AGENT]);
+    // Of the authority, but for a server: it proves no client.
+    let server = remote.authority.server();
+    for (case, client) in [
+        ("no certificate", None),
+        ("a foreign authority", Some(&stranger)),
+        ("a server's certificate", Some(&server)),
+    ] {
+        // TLS 1.3 tells a client of the refusal after the handshake: with the first call.
+        let Ok(channel) = connect(remote.port, &ca, client).await else { continue };
+        let mut raw = AgentServiceClient::new(channel);
+        let refused = raw.list_grants(ListGrantsRequest {}).await.expect_err(case);
+        assert_eq!(reason(&refused), "", "{case}: the call was heard: {refused:?}");
+        let refused = raw.open_session(open_request()).await.expect_err(case);
+        assert_eq!(reason(&refused), "", "{case}: the call was heard: {refused:?}");
+    }
+    // The client, too, takes no server of another authority.
+    let client = remote.authority.client(&[AGENT]);
+    assert!(connect(remote.port, &foreign.pem(), Some(&client)).await.is_err());
+    // In the clear nothing is heard either.
+    let plain =
+        tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{}", remote.port));
+    if let Ok(channel) = plain.expect("an address").connect().await {
+        let refused = AgentServiceClient::new(channel).open_session(open_request()).await;
+        assert_eq!(reason(&refused.expect_err("no TLS")), "");
+    }
+    // It was the certificates: with the right one the same broker answers.
+    let agent = Agent::open_on(remote.channel(&client).await, "support-triage", None).await;
+    agent.expect("a session");
+}
+
+#[tokio::test]
+async fn a_certificate_that_names_nobody_or_two_opens_no_session() {
+    let remote = Remote::start().await;
+    for (case, uris) in [
+        ("no name", &[] as &[&str]),
+        ("two SPIFFE ids", &[AGENT, "spiffe://example.org/other"]),
+        ("no SPIFFE id", &["https://example.org/agent"]),
+        ("a SPIFFE id and another URI", &[AGENT, "https://example.org/agent"]),
+    ] {
+        let channel = remote.channel(&remote.authority.client(uris)).await;
+        for method in methods("AgentService") {
+            let refused = method.call(&channel, &MetadataMap::new()).await.expect_err(case);
+            let found = (refused.code(), reason(&refused));
+            let expect = (Code::Unauthenticated, "NO_IDENTITY".to_owned());
+            assert_eq!(found, expect, "{case}, {}", method.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_works_only_for_whom_it_was_made() {
+    let remote = Remote::start().await;
+    let tls = remote.channel(&remote.authority.client(&[AGENT])).await;
+    let other = remote.channel(&remote.authority.client(&["spiffe://example.org/other"])).await;
+    let unix = client::channel(&remote.broker.socket()).await;
+    let renewed = remote.channel(&remote.authority.client(&[AGENT])).await;
+    let over_tls = Agent::open_on(tls.clone(), "support-triage", None).await.expect("a session");
+    let over_unix = Agent::open_on(unix.clone(), "support-triage", None).await.expect("a session");
+    for (case, agent, channel, expect) in [
+        ("from TLS, over TLS", &over_tls, &tls, ""),
+        ("from TLS, with a renewed certificate", &over_tls, &renewed, ""),
+        ("from TLS, by another workload", &over_tls, &other, "NO_SESSION"),
+        ("from TLS, over the socket", &over_tls, &unix, "NO_SESSION"),
+        ("from the socket, over TLS", &over_unix, &tls, "NO_SESSION"),
+        ("from the socket, over the socket", &over_unix, &unix, ""),
+    ] {
+        let mut client = AgentServiceClient::new(channel.clone());
+        let answer = client.list_grants(agent.with_token(ListGrantsRequest {})).await;
+        let found = answer.err().map(|status| reason(&status)).unwrap_or_default();
+        assert_eq!(found, expect, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn the_command_line_speaks_tls() {
+    let remote = Remote::start().await;
+    let certified = remote.authority.client(&[AGENT]);
+    remote.world.write("client.pem", &certified.certificate);
+    remote.world.write("client.key", &certified.key);
+    let at = |name: &str| remote.world.path().join(name).display().to_string();
+    let address = format!("https://127.0.0.1:{}", remote.port);
+    let (ca, cert, key) = (at("tls/ca.pem"), at("client.pem"), at("client.key"));
+    let tls = ["--address", &address, "--ca", &ca, "--cert", &cert, "--key", &key];
+    let agent = Agent::open_on(remote.channel(&certified).await, "support-triage", None).await;
+    let agent = agent.expect("a session");
+    let mut grants = claviger(&remote.broker, &tls);
+    let output = grants.arg("grants").env("CLAVIGER_SESSION_TOKEN", &agent.token).output();
+    let output = output.expect("claviger runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("orders-db/readonly"), "{text}");
+
+    let mut run = claviger(&remote.broker, &tls);
+    run.args(["run", "--role", "support-triage", "--grant", "orders-db/readonly", "--"]);
+    let output = run.args(["psql", "-At", "-c", "SELECT count(*) FROM orders"]).output();
+    let output = output.expect("claviger runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "10", "{told}");
+
+    let untold = claviger(&remote.broker, &["--address", &address, "grants"]).output();
+    assert_eq!(untold.expect("claviger runs").status.code(), Some(2), "a certificate is needed");
+}
+
+fn open_request() -> OpenSessionRequest {
+    OpenSessionRequest { role: "support-triage".into(), ..Default::default() }
+}
+
+const AGENT: &str = "spiffe://example.org/agent";
