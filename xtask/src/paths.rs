@@ -1,0 +1,29 @@
+//! Where things stand in the project. Finds folders, makes none.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The folders that every command works with, all absolute.
+pub struct Paths {
+    /// The root of the workspace.
+    pub root: PathBuf,
+    /// Where built plugins go: `CLAVIGER_PLUGINS`.
+    pub plugins: PathBuf,
+    /// Where `clavigerd` and `claviger` are: `CLAVIGER_BIN`.
+    pub bin: PathBuf,
+}
+
+impl Paths {
+    /// The paths of the workspace that this script was built in.
+    pub fn find() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("the xtask crate has no parent folder: run `cargo xtask` in the workspace")?
+            .to_path_buf();
+        // A relative CARGO_TARGET_DIR counts from the folder in which cargo runs: the root, here.
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+        let target = root.join(target);
+        Ok(Self { plugins: target.join("plugins"), bin: target.join("debug"), root })
+    }
+}
