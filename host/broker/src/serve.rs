@@ -60,7 +60,6 @@ pub async fn start(
     let (agents, operators) = (shared.clone().add_service(agent), shared.add_service(admin));
 
     let mut servers = JoinSet::new();
-    let socket = UnixSocket::bind(&file.base().join(&config.listen.socket), AGENT_SOCKET_MODE)?;
     let admin_path = file.base().join(&config.listen.admin_socket);
     let admin_socket = UnixSocket::bind(&admin_path, ADMIN_SOCKET_MODE)?;
     if let Some(tls) = &config.listen.tls {
@@ -72,6 +71,8 @@ pub async fn start(
         let router = server.add_routes(agents.clone());
         servers.spawn(router.serve_with_incoming_shutdown(incoming, drained(draining.clone())));
     }
+    // The agents' socket last: whoever can connect to it may rely on every other listener.
+    let socket = UnixSocket::bind(&file.base().join(&config.listen.socket), AGENT_SOCKET_MODE)?;
     let incoming = listen::incoming(socket, CONNECTIONS_MAX);
     let router = bounded().add_routes(agents);
     servers.spawn(router.serve_with_incoming_shutdown(incoming, drained(draining.clone())));
