@@ -13,6 +13,7 @@ use claviger_core::name::{Authorization, BackendName, ConnectionName, PluginName
 use claviger_core::policy::Team;
 use serde::{Deserialize, Deserializer};
 
+pub use crate::egress::http::Reach;
 pub use claviger_core::catalog::Tier;
 pub use load::{ConfigError, ConfigFile};
 pub use secret_ref::{SecretRef, SecretRefError};
@@ -37,6 +38,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Where Prometheus may scrape.
     pub metrics: Option<MetricsConfig>,
+    /// The broker as an issuer of tokens.
+    pub issuer: Option<IssuerConfig>,
     /// Teams of roles and requesters.
     #[serde(default)]
     pub teams: BTreeMap<TeamName, Team>,
@@ -149,24 +152,43 @@ pub struct BackendConfig {
     pub scopes: BTreeMap<String, ScopeConfig>,
 }
 
-/// One route from a plugin to the outside.
+/// One route from a plugin to the outside. Which keys it takes depends on the kind of
+/// connection: a database, an HTTP service, or the broker's own tokens.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionConfig {
-    /// A URL without credentials: `postgres://db.internal:5432/orders?sslmode=verify-full`.
-    pub address: String,
-    /// What clients should connect to, if it differs: `host:port`.
+    /// A URL without credentials: `postgres://db.internal:5432/orders?sslmode=verify-full`,
+    /// `mysql://…`, `https://api.internal`. Not for the broker's own tokens.
+    pub address: Option<String>,
+    /// What clients should connect to, if it differs: `host:port`, or a URL for HTTP.
     pub client_address: Option<String>,
     /// The authority that signed the server's certificate, PEM; the system's roots otherwise.
     pub ca: Option<PathBuf>,
     /// How the host authenticates. The plugin never sees it.
-    pub auth: AuthConfig,
+    pub auth: Option<AuthConfig>,
+    /// HTTP: the methods that the plugin may send.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// HTTP: what its paths must begin with.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    /// HTTP: the parts of responses that it may read, as its manifest names them.
+    #[serde(default)]
+    pub reads: Vec<String>,
+    /// HTTP: what the address may resolve to besides public addresses.
+    #[serde(default)]
+    pub reach: Vec<Reach>,
+    /// Tokens: for whom the plugin may have the broker sign.
+    #[serde(default)]
+    pub audiences: Vec<String>,
 }
 
 /// How the host authenticates on a connection.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum AuthConfig {
+    /// Not at all.
+    None {},
     /// A user and a password, for SQL.
     Password {
         /// The user.
@@ -174,6 +196,105 @@ pub enum AuthConfig {
         /// The password.
         password: SecretRef,
     },
+    /// `authorization: Bearer …` (RFC 6750).
+    Bearer {
+        /// The token.
+        token: SecretRef,
+    },
+    /// `authorization: Basic …` (RFC 7617).
+    Basic {
+        /// The user.
+        user: String,
+        /// The password.
+        password: SecretRef,
+    },
+    /// A header of the service's own.
+    Header {
+        /// Its name, such as `x-api-key`.
+        name: String,
+        /// Its value.
+        value: SecretRef,
+    },
+    /// AWS Signature Version 4.
+    Sigv4 {
+        /// The access key's id.
+        access_key_id: SecretRef,
+        /// The access key.
+        secret_access_key: SecretRef,
+        /// For temporary keys.
+        session_token: Option<SecretRef>,
+        /// Such as `eu-central-1`.
+        region: String,
+        /// Such as `sts`.
+        service: String,
+    },
+    /// A token for a client id and secret (RFC 6749, section 4.4).
+    #[serde(rename = "oauth2-client-credentials")]
+    OAuth2ClientCredentials {
+        /// The token endpoint.
+        token_url: String,
+        /// The client's id.
+        client_id: String,
+        /// The client's secret.
+        client_secret: SecretRef,
+        /// The scopes to ask for.
+        #[serde(default)]
+        scopes: Vec<String>,
+        /// The audience to ask for, where the server wants one.
+        audience: Option<String>,
+    },
+    /// A token for one that the broker signs (RFC 8693).
+    TokenExchange {
+        /// The token endpoint.
+        token_url: String,
+        /// The audience of the broker's own token, which the endpoint checks.
+        subject_audience: String,
+        /// The audience to ask for.
+        audience: Option<String>,
+        /// The scopes to ask for.
+        #[serde(default)]
+        scopes: Vec<String>,
+    },
+    /// A token for an assertion signed with a service account's key (RFC 7523).
+    GoogleServiceAccount {
+        /// The key file's JSON.
+        key: SecretRef,
+        /// The scopes to ask for.
+        scopes: Vec<String>,
+    },
+    /// A token that the broker signs.
+    WebIdentity {
+        /// Its audience.
+        audience: String,
+        /// The form parameter that carries it, such as `WebIdentityToken`; without one it is a
+        /// bearer token.
+        form_parameter: Option<String>,
+    },
+    /// A client certificate.
+    Mtls {
+        /// The chain, PEM.
+        certificate: PathBuf,
+        /// Its private key, PEM.
+        key: SecretRef,
+    },
+}
+
+/// The broker as an issuer of tokens.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerConfig {
+    /// The claim `iss`: an `https` URL under which the discovery page is reached.
+    pub url: String,
+    /// Where the discovery page and the keys are served, in plain HTTP for a proxy or, with a
+    /// certificate, over TLS.
+    pub address: SocketAddr,
+    /// The certificate chain of the page, PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<SecretRef>,
+    /// How long a key signs before the next one does.
+    #[serde(default = "default_rotate_every")]
+    pub rotate_every: Span,
 }
 
 /// One grantable thing. Keys that are not listed here are the plugin's parameters.
@@ -225,6 +346,10 @@ const fn standard() -> Tier {
     Tier::Standard
 }
 
+const fn default_rotate_every() -> Span {
+    Span(ROTATE_EVERY)
+}
+
 fn empty_object() -> serde_json::Value {
     serde_json::Value::Object(serde_json::Map::new())
 }
@@ -237,6 +362,9 @@ const INTENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Long enough to restart an agent's runner, short enough that a killed agent's credentials are
 /// gone within about a minute.
 const HEARTBEAT_GRACE: Duration = Duration::from_secs(60);
+
+/// Relying parties fetch the keys anew at least daily; a stolen key is useless within a month.
+const ROTATE_EVERY: Duration = Duration::from_hours(30 * 24);
 
 /// About 2 KiB a session: a hundred megabytes at the most.
 const SESSIONS_LIVE_MAX: usize = 50_000;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+pub mod http;
 pub mod redact;
 pub mod scram;
 pub mod sql;

@@ -1,6 +1,8 @@
 //! From a configuration to the parts that it describes: plugins, catalog, policy folders, sealing
 //! key. Serves nothing; `check` and `serve` both begin here.
 
+mod connections;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,12 +14,9 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::app::Mode;
-use crate::config::{AuthConfig, BackendConfig, ConfigError, ConfigFile, ConnectionConfig};
+use crate::config::{BackendConfig, ConfigError, ConfigFile};
 use crate::journal::SealingKey;
-use crate::plugin::{
-    BackendSpec, ClientAddress, ConnectionSpec, LoadError, Observe, PluginSpec, Plugins,
-    PluginsOptions,
-};
+use crate::plugin::{BackendSpec, LoadError, Observe, PluginSpec, Plugins, PluginsOptions};
 use crate::policies::PolicyFolders;
 
 /// Loads the plugins and checks every backend against its plugin's manifest. Blocks while it
@@ -153,7 +152,7 @@ fn backend_specs(file: &ConfigFile) -> Vec<Result<BackendSpec, ConfigError>> {
         let mut connections = BTreeMap::new();
         for (connection, bound) in &config.connections {
             let keys = ["backends", name.as_str(), "connections", connection.as_str()];
-            connections.insert(connection.clone(), connection_spec(file, &keys, bound)?);
+            connections.insert(connection.clone(), connections::spec(file, &keys, bound)?);
         }
         let parameters = |scope: &crate::config::ScopeConfig| scope.parameters.clone().into();
         Ok(BackendSpec {
@@ -169,41 +168,6 @@ fn backend_specs(file: &ConfigFile) -> Vec<Result<BackendSpec, ConfigError>> {
         })
     };
     file.config().backends.iter().map(spec).collect()
-}
-
-fn connection_spec(
-    file: &ConfigFile,
-    keys: &[&str],
-    config: &ConnectionConfig,
-) -> Result<ConnectionSpec, ConfigError> {
-    let AuthConfig::Password { user, password } = &config.auth;
-    let password = password
-        .read(file.base())
-        .map_err(|error| file.problem(&[keys, &["auth"]].concat(), error))?;
-    Ok(ConnectionSpec::Sql {
-        address: config.address.clone(),
-        user: user.clone(),
-        password,
-        ca_file: config.ca.as_ref().map(|path| file.base().join(path)),
-        client: client_address(file, keys, config.client_address.as_deref())?,
-        connections_max: None,
-    })
-}
-
-fn client_address(
-    file: &ConfigFile,
-    keys: &[&str],
-    text: Option<&str>,
-) -> Result<ClientAddress, ConfigError> {
-    let Some(text) = text else { return Ok(ClientAddress::default()) };
-    let parsed = text
-        .rsplit_once(':')
-        .and_then(|(host, port)| Some((host.to_owned(), port.parse::<u16>().ok()?)))
-        .filter(|(host, _)| !host.is_empty());
-    match parsed {
-        Some((host, port)) => Ok(ClientAddress { host: Some(host), port: Some(port) }),
-        None => Err(file.problem(&[keys, &["client_address"]].concat(), "write it as `host:port`")),
-    }
 }
 
 fn scopes(

@@ -21,12 +21,14 @@ pub use admit::AdmitError;
 pub use backend::BackendError;
 pub use engine::EngineError;
 pub use manifest::{
-    Auth, ConnectionKind, ConnectionRequest, CredentialSpec, Dialect, FieldSpec, Manifest,
-    ManifestError, Revocation, Ttl,
+    Auth, ConnectionKind, ConnectionRequest, CredentialSpec, Dialect, FieldSpec, LimitsClass,
+    Manifest, ManifestError, Revocation, Ttl,
 };
 pub use observe::{Call as ObservedCall, Observation, Observe, Outcome};
 pub use plugins::{LoadError, Plugins, PluginsOptions};
-pub use spec::{BackendSpec, ClientAddress, ConnectionSpec, PluginSpec};
+pub use spec::{
+    BackendSpec, ClientAddress, ConnectionSpec, HttpSpec, JwtSpec, PluginSpec, SqlSpec,
+};
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,14 @@
 )]
 
 wit_bindgen::generate!({
-    path: ["../../wit/types", "../../wit/sql", "../../wit/log", "../../wit/provider"],
+    path: [
+        "../../wit/types",
+        "../../wit/sql",
+        "../../wit/egress",
+        "../../wit/jwt",
+        "../../wit/log",
+        "../../wit/provider",
+    ],
     world: "claviger:provider/plugin",
     generate_all,
     pub_export_macro: true,

@@ -7,7 +7,7 @@ use claviger_core::name::{BackendName, ConnectionName};
 use thiserror::Error;
 
 use super::manifest::{Auth, ConnectionKind, ConnectionRequest, Dialect, Manifest};
-use super::spec::{BackendSpec, ClientAddress, ConnectionSpec};
+use super::spec::{BackendSpec, ClientAddress, ConnectionSpec, SqlSpec};
 use crate::egress::redact::{Redactor, SharedSecret};
 use crate::egress::sql::{Address, AddressError, Endpoint, Login, OpenError, Pool, PoolSpec};
 
@@ -15,11 +15,17 @@ use crate::egress::sql::{Address, AddressError, Endpoint, Login, OpenError, Pool
 pub struct Backend {
     /// Its settings as JSON.
     pub(super) settings: String,
-    connections: BTreeMap<ConnectionName, Arc<Connection>>,
+    connections: BTreeMap<ConnectionName, Connection>,
 }
 
 /// A bound connection.
-pub struct Connection {
+pub enum Connection {
+    /// An SQL database.
+    Sql(Arc<SqlConnection>),
+}
+
+/// A bound connection to an SQL database.
+pub struct SqlConnection {
     /// The host that clients should connect to.
     pub(super) client_host: String,
     /// The port that clients should connect to.
@@ -27,6 +33,15 @@ pub struct Connection {
     /// The pool.
     pub(super) pool: Pool,
     password: SharedSecret,
+}
+
+impl Connection {
+    /// What the broker itself authenticates with.
+    fn root_secrets(&self) -> Vec<SharedSecret> {
+        match self {
+            Self::Sql(sql) => vec![Arc::clone(&sql.password)],
+        }
+    }
 }
 
 /// What is wrong with a backend.
@@ -48,10 +63,13 @@ pub enum BackendError {
     #[error("connection `{0}` is not one that the plugin asks for: remove it or correct its name")]
     NotRequested(ConnectionName),
     /// The plugin cannot use a connection of this kind.
-    #[error(
-        "connection `{0}`: the plugin does not speak PostgreSQL or does not log in with a password"
-    )]
-    Mismatch(ConnectionName),
+    #[error("connection `{connection}`: {reason}")]
+    Mismatch {
+        /// The connection.
+        connection: ConnectionName,
+        /// What does not fit.
+        reason: String,
+    },
     /// The address is wrong.
     #[error("connection `{connection}`: {error}")]
     Address {
@@ -98,7 +116,7 @@ impl Backend {
         let mut connections = BTreeMap::new();
         for (name, connection) in spec.connections {
             match connect(&name, connection, manifest) {
-                Ok(connection) => drop(connections.insert(name, Arc::new(connection))),
+                Ok(connection) => drop(connections.insert(name, connection)),
                 Err(error) => problems.push(error),
             }
         }
@@ -109,14 +127,16 @@ impl Backend {
         }
     }
 
-    /// The connection of that name, if the operator granted it.
-    pub(super) fn connection(&self, name: &str) -> Option<&Arc<Connection>> {
-        self.connections.get(name)
+    /// The database connection of that name, if the operator granted it.
+    pub(super) fn sql(&self, name: &str) -> Option<&Arc<SqlConnection>> {
+        match self.connections.get(name)? {
+            Connection::Sql(connection) => Some(connection),
+        }
     }
 
     /// One that knows the backend's own passwords.
     pub(super) fn redactor(&self) -> Redactor {
-        Redactor::new(self.connections.values().map(|c| Arc::clone(&c.password)))
+        Redactor::new(self.connections.values().flat_map(|c| c.root_secrets()))
     }
 }
 
@@ -127,11 +147,28 @@ fn connect(
 ) -> Result<Connection, BackendError> {
     let request = manifest.connections.get(name);
     let request = request.ok_or_else(|| BackendError::NotRequested(name.clone()))?;
-    let ConnectionKind::Sql = request.kind;
-    if !request.dialects.contains(&Dialect::Postgres) || !request.auth.contains(&Auth::Password) {
-        return Err(BackendError::Mismatch(name.clone()));
+    match (request.kind, spec) {
+        (ConnectionKind::Sql, ConnectionSpec::Sql(spec)) => {
+            connect_sql(name, spec, request).map(|c| Connection::Sql(Arc::new(c)))
+        }
+        (kind, _) => Err(mismatch(name, format!("the plugin asks for one of kind {kind:?}"))),
     }
-    let ConnectionSpec::Sql { address, user, password, ca_file, client, connections_max } = spec;
+}
+
+fn mismatch(connection: &ConnectionName, reason: impl Into<String>) -> BackendError {
+    BackendError::Mismatch { connection: connection.clone(), reason: reason.into() }
+}
+
+fn connect_sql(
+    name: &ConnectionName,
+    spec: SqlSpec,
+    request: &ConnectionRequest,
+) -> Result<SqlConnection, BackendError> {
+    if !request.dialects.contains(&Dialect::Postgres) || !request.auth.contains(&Auth::Password) {
+        let reason = "the plugin does not speak PostgreSQL or does not log in with a password";
+        return Err(mismatch(name, reason));
+    }
+    let SqlSpec { address, user, password, ca_file, client, connections_max } = spec;
     let address = Address::parse(&address)
         .map_err(|error| BackendError::Address { connection: name.clone(), error })?;
     let (client_host, client_port) = client_address(&address, client);
@@ -143,7 +180,7 @@ fn connect(
         connections_max: connections_max.unwrap_or(CONNECTIONS_DEFAULT).max(1),
     })
     .map_err(|error| BackendError::Pool { connection: name.clone(), error })?;
-    Ok(Connection { client_host, client_port, pool, password })
+    Ok(SqlConnection { client_host, client_port, pool, password })
 }
 
 fn client_address(address: &Address, client: ClientAddress) -> (String, u16) {
@@ -159,12 +196,16 @@ fn not_granted(
     name: &ConnectionName,
     request: &ConnectionRequest,
 ) -> BackendError {
-    let ConnectionKind::Sql = request.kind;
-    let stanza = format!(
-        "[backends.{backend}.connections.{name}]\n\
-         address = \"postgres://db.internal:5432/database?sslmode=verify-full\"\n\
-         auth = {{ password = {{ user = \"claviger\", password = \"file:/run/secrets/{backend}\" }} }}\n"
-    );
+    let stanza = match request.kind {
+        ConnectionKind::Sql => format!(
+            "[backends.{backend}.connections.{name}]\n\
+             address = \"postgres://db.internal:5432/database?sslmode=verify-full\"\n\
+             auth = {{ password = {{ user = \"claviger\", password = \"file:/run/secrets/{backend}\" }} }}\n"
+        ),
+        ConnectionKind::Http | ConnectionKind::Jwt => {
+            format!("[backends.{backend}.connections.{name}]\n")
+        }
+    };
     BackendError::NotGranted { connection: name.clone(), why: request.why.clone(), stanza }
 }
 

@@ -2,6 +2,8 @@
 //! and the host's own, and does nothing else.
 
 mod calls;
+mod http;
+mod jwt;
 mod log;
 mod secrets;
 mod sql;
@@ -24,15 +26,28 @@ mod generated {
     #![allow(missing_docs, reason = "generated; the WIT files hold the documentation")]
 
     wasmtime::component::bindgen!({
-        path: ["../../wit/types", "../../wit/sql", "../../wit/log", "../../wit/provider"],
+        path: [
+            "../../wit/types",
+            "../../wit/sql",
+            "../../wit/egress",
+            "../../wit/jwt",
+            "../../wit/log",
+            "../../wit/provider",
+        ],
         world: "claviger:provider/plugin",
-        imports: { "claviger:sql/sql": async | trappable, default: trappable },
+        imports: {
+            "claviger:sql/sql": async | trappable,
+            "claviger:egress/http": async | trappable,
+            default: trappable,
+        },
         exports: { default: async },
         with: {
             "claviger:types/secrets.secret": crate::plugin::call::SecretHandle,
             "claviger:sql/sql.statement": crate::egress::sql::Statement,
             "claviger:sql/sql.session": crate::plugin::call::OpenSession,
             "claviger:sql/sql.rows": crate::egress::sql::Rows,
+            "claviger:egress/http.request": crate::egress::http::GuestRequest,
+            "claviger:egress/http.response": crate::egress::http::GuestResponse,
             "claviger:provider/calls.issue-request": crate::plugin::request::IssueRequest,
             "claviger:provider/calls.revoke-request": crate::plugin::request::RevokeRequest,
             "claviger:provider/calls.lease": crate::plugin::lease::LeaseDraft,
@@ -59,6 +74,16 @@ pub fn add_always(linker: &mut Linker<Call>) -> Result<()> {
 /// Links `claviger:sql`.
 pub fn add_sql(linker: &mut Linker<Call>) -> Result<()> {
     claviger::sql::sql::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)
+}
+
+/// Links `claviger:egress`.
+pub fn add_http(linker: &mut Linker<Call>) -> Result<()> {
+    claviger::egress::http::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)
+}
+
+/// Links `claviger:jwt`.
+pub fn add_jwt(linker: &mut Linker<Call>) -> Result<()> {
+    claviger::jwt::jwt::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)
 }
 
 /// Calls `validate-config`.

@@ -11,7 +11,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::backend::{Backend, Connection};
+use super::backend::{Backend, SqlConnection};
 use super::engine::TABLE_ELEMENTS_MAX;
 use crate::egress::redact::{Redactor, SharedSecret};
 use crate::egress::sql::Session;
@@ -86,7 +86,7 @@ pub struct SecretHandle(pub(super) SharedSecret);
 
 /// An open connection as the guest holds it.
 pub struct OpenSession {
-    pub(super) connection: Arc<Connection>,
+    pub(super) connection: Arc<SqlConnection>,
     pub(super) session: Session,
 }
 

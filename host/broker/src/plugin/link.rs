@@ -17,6 +17,10 @@ use super::call::Call;
 pub struct Grants {
     /// `claviger:sql`.
     pub sql: Grant,
+    /// `claviger:egress`.
+    pub http: Grant,
+    /// `claviger:jwt`.
+    pub jwt: Grant,
 }
 
 /// Whether one door is open.
@@ -40,14 +44,24 @@ pub enum LinkError {
     Forbidden(String),
     /// It imports a door that its manifest does not name.
     #[error(
-        "imports `{0}` but its manifest requests no SQL connection: add one under `connections`"
+        "imports `{import}` but its manifest requests no connection of kind `{kind}`: add one under `connections`"
     )]
-    Unrequested(String),
+    Unrequested {
+        /// The import.
+        import: String,
+        /// The kind of connection behind it.
+        kind: &'static str,
+    },
     /// It imports a door that nobody granted.
     #[error(
-        "imports `{0}` but no backend binds an SQL connection for it: add a backend that uses the plugin, or remove the plugin"
+        "imports `{import}` but no backend binds a connection of kind `{kind}` for it: add a backend that uses the plugin, or remove the plugin"
     )]
-    Unbound(String),
+    Unbound {
+        /// The import.
+        import: String,
+        /// The kind of connection behind it.
+        kind: &'static str,
+    },
     /// Its imports or exports do not match the contract.
     #[error("does not match the plugin contract: {0}")]
     Mismatch(String),
@@ -65,11 +79,17 @@ pub fn link(component: &Component, grants: Grants) -> Result<InstancePre<Call>, 
 }
 
 fn check(import: &str, grants: Grants) -> Result<(), LinkError> {
-    if import.starts_with("claviger:sql/") {
-        return match grants.sql {
+    let doors = [
+        ("claviger:sql/", "sql", grants.sql),
+        ("claviger:egress/", "http", grants.http),
+        ("claviger:jwt/", "jwt", grants.jwt),
+    ];
+    if let Some((_, kind, grant)) = doors.into_iter().find(|(door, ..)| import.starts_with(door)) {
+        let import = import.to_owned();
+        return match grant {
             Grant::Given => Ok(()),
-            Grant::Unbound => Err(LinkError::Unbound(import.to_owned())),
-            Grant::Unrequested => Err(LinkError::Unrequested(import.to_owned())),
+            Grant::Unbound => Err(LinkError::Unbound { import, kind }),
+            Grant::Unrequested => Err(LinkError::Unrequested { import, kind }),
         };
     }
     if ALWAYS.iter().any(|prefix| import.starts_with(prefix)) {
@@ -83,6 +103,12 @@ fn linker(engine: &Engine, grants: Grants) -> Result<Linker<Call>> {
     bindings::add_always(&mut linker)?;
     if grants.sql == Grant::Given {
         bindings::add_sql(&mut linker)?;
+    }
+    if grants.http == Grant::Given {
+        bindings::add_http(&mut linker)?;
+    }
+    if grants.jwt == Grant::Given {
+        bindings::add_jwt(&mut linker)?;
     }
     add_empty_wasi(&mut linker)?;
     Ok(linker)
@@ -106,7 +132,7 @@ fn add_empty_wasi(linker: &mut Linker<Call>) -> Result<()> {
     filesystem::types::add_to_linker::<Call, WasiFilesystem>(linker, Call::filesystem)
 }
 
-/// What every plugin may import. `claviger:sql/` is granted one by one.
+/// What every plugin may import. The doors are granted one by one.
 const ALWAYS: [&str; 8] = [
     "claviger:types/",
     "claviger:log/",
@@ -124,20 +150,22 @@ mod tests {
 
     #[test]
     fn only_granted_doors_open() {
-        for (import, sql, sentence) in [
+        for (import, door, sentence) in [
             ("claviger:types/errors@0.1.0", Grant::Unrequested, ""),
             ("wasi:cli/environment@0.2.3", Grant::Unrequested, ""),
             ("claviger:sql/sql@0.1.0", Grant::Given, ""),
             ("claviger:sql/sql@0.1.0", Grant::Unbound, "no backend binds"),
-            ("claviger:sql/sql@0.1.0", Grant::Unrequested, "manifest requests no"),
+            ("claviger:egress/http@0.1.0", Grant::Unrequested, "of kind `http`"),
+            ("claviger:jwt/jwt@0.1.0", Grant::Unbound, "of kind `jwt`"),
             ("wasi:sockets/tcp@0.2.3", Grant::Given, "which no plugin gets"),
             ("wasi:http/outgoing-handler@0.2.0", Grant::Given, "which no plugin gets"),
             ("claviger:provider/provider@0.1.0", Grant::Given, "which no plugin gets"),
             ("env", Grant::Given, "which no plugin gets"),
         ] {
-            let refusal = check(import, Grants { sql }).err().map(|e| e.to_string());
+            let grants = Grants { sql: door, http: door, jwt: door };
+            let refusal = check(import, grants).err().map(|e| e.to_string());
             match refusal {
-                None => assert!(sentence.is_empty(), "{import} {sql:?}"),
+                None => assert!(sentence.is_empty(), "{import} {door:?}"),
                 Some(text) => assert!(!sentence.is_empty() && text.contains(sentence), "{text}"),
             }
         }

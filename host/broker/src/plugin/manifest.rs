@@ -45,6 +45,20 @@ pub struct Manifest {
     /// What the upstream logs for uses of a credential, and where it reappears.
     #[serde(default)]
     pub join_keys: BTreeMap<String, String>,
+    /// How much of the machine a call needs. More than `standard` must be granted.
+    #[serde(default)]
+    pub limits_class: LimitsClass,
+}
+
+/// How much of the machine a call needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitsClass {
+    /// Compiled to WebAssembly: a few hundred kilobytes, started in microseconds.
+    #[default]
+    Standard,
+    /// A language's interpreter with the plugin inside it: megabytes, and seconds to compile.
+    Interpreted,
 }
 
 /// What a plugin mints.
@@ -79,9 +93,19 @@ pub struct ConnectionRequest {
     /// Which SQL dialects it speaks.
     #[serde(default)]
     pub dialects: Vec<Dialect>,
-    /// How the broker may log in.
+    /// How the broker may authenticate.
     #[serde(default)]
     pub auth: Vec<Auth>,
+    /// Which HTTP methods it sends.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// What the paths of its HTTP requests begin with.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    /// Which parts of HTTP responses it reads: JSON pointers, or paths of XML elements, with `*`
+    /// for any one step. Everything else stays hidden from it.
+    #[serde(default)]
+    pub reads: Vec<String>,
     /// What it needs the connection for, shown to the operator who grants it.
     pub why: String,
 }
@@ -92,6 +116,10 @@ pub struct ConnectionRequest {
 pub enum ConnectionKind {
     /// An SQL database.
     Sql,
+    /// An HTTP service.
+    Http,
+    /// The broker as an issuer of tokens.
+    Jwt,
 }
 
 /// An SQL dialect.
@@ -100,14 +128,37 @@ pub enum ConnectionKind {
 pub enum Dialect {
     /// PostgreSQL.
     Postgres,
+    /// MySQL and MariaDB.
+    Mysql,
 }
 
 /// A way of logging in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Auth {
-    /// User and password.
+    /// Not at all.
+    None,
+    /// User and password, for SQL.
     Password,
+    /// A bearer token (RFC 6750).
+    Bearer,
+    /// User and password (RFC 7617).
+    Basic,
+    /// A header of the service's own.
+    Header,
+    /// AWS Signature Version 4.
+    Sigv4,
+    /// A token for the broker's client id and secret (RFC 6749, section 4.4).
+    #[serde(rename = "oauth2-client-credentials")]
+    OAuth2ClientCredentials,
+    /// A token for one that the broker signs (RFC 8693).
+    TokenExchange,
+    /// A token for an assertion signed with a service account's key (RFC 7523).
+    GoogleServiceAccount,
+    /// A token that the broker signs.
+    WebIdentity,
+    /// A client certificate.
+    Mtls,
 }
 
 /// What ending a credential means.
@@ -212,9 +263,9 @@ impl Manifest {
         self.orphan_ttl_secs_max.map(Duration::from_secs)
     }
 
-    /// Whether it asks for an SQL connection.
-    pub fn wants_sql(&self) -> bool {
-        self.connections.values().any(|request| request.kind == ConnectionKind::Sql)
+    /// Whether it asks for a connection of this kind.
+    pub fn wants(&self, kind: ConnectionKind) -> bool {
+        self.connections.values().any(|request| request.kind == kind)
     }
 }
 
@@ -309,8 +360,8 @@ mod tests {
         check(|json| json["extra"] = 1.into(), "unknown field `extra`");
         check(|json| json["abi"] = "claviger:provider@9.0.0".into(), "speaks `claviger:provider@9");
         check(
-            |json| json["connections"] = serde_json::json!({"a": {"kind": "http", "why": ""}}),
-            "unknown variant `http`",
+            |json| json["connections"] = serde_json::json!({"a": {"kind": "smtp", "why": ""}}),
+            "unknown variant `smtp`",
         );
         check(|json| json["title"] = "x".repeat(70_000).into(), "at most 65536 are read");
         let fields = |n| {

@@ -17,7 +17,7 @@ use super::admit::{self, AdmitError, Loaded};
 use super::backend::{Backend, BackendError, PROBLEMS_MAX};
 use super::engine::{EngineError, Sandbox};
 use super::link::{Grant, Grants};
-use super::manifest::Manifest;
+use super::manifest::{ConnectionKind, Manifest};
 use super::observe::Observe;
 use super::request::{IssueRequest, RevokeRequest};
 use super::run::{Answer, Run, Task};
@@ -135,12 +135,17 @@ impl Plugins {
     fn admit(&self, spec: &PluginSpec, backends: &[BackendSpec]) -> Result<Loaded, AdmitError> {
         let manifest = admit::inspect(spec)?;
         let bound = backends.iter().any(|b| b.plugin == spec.name && !b.connections.is_empty());
-        let sql = match (manifest.wants_sql(), bound) {
+        let grant = |kind| match (manifest.wants(kind), bound) {
             (false, _) => Grant::Unrequested,
             (true, false) => Grant::Unbound,
             (true, true) => Grant::Given,
         };
-        Loaded::admit(&self.sandbox, spec, manifest, Grants { sql })
+        let grants = Grants {
+            sql: grant(ConnectionKind::Sql),
+            http: grant(ConnectionKind::Http),
+            jwt: grant(ConnectionKind::Jwt),
+        };
+        Loaded::admit(&self.sandbox, spec, manifest, grants)
     }
 
     /// Adds the backend of `spec`, or tells why not.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use claviger_core::name::{BackendName, ConnectionName, PluginName};
 use zeroize::Zeroizing;
 
+use crate::egress::http::{HttpAuth, Reach};
+
 /// One plugin to load.
 pub struct PluginSpec {
     /// Its name in the configuration.
@@ -36,20 +38,53 @@ pub struct BackendSpec {
 /// One connection, bound to an address and to the broker's own credential.
 pub enum ConnectionSpec {
     /// An SQL database.
-    Sql {
-        /// Such as `postgres://db.internal:5432/orders?sslmode=verify-full`.
-        address: String,
-        /// The broker's own user.
-        user: String,
-        /// Its password.
-        password: Zeroizing<String>,
-        /// A PEM file with the certificates to trust instead of the system's.
-        ca_file: Option<PathBuf>,
-        /// Where clients reach the database, if not at `address`.
-        client: ClientAddress,
-        /// How many connections may be open at once; `None` takes the default.
-        connections_max: Option<usize>,
-    },
+    Sql(SqlSpec),
+    /// An HTTP service.
+    Http(HttpSpec),
+    /// The broker as an issuer of tokens.
+    Jwt(JwtSpec),
+}
+
+/// A connection to an SQL database.
+pub struct SqlSpec {
+    /// Such as `postgres://db.internal:5432/orders?sslmode=verify-full`.
+    pub address: String,
+    /// The broker's own user.
+    pub user: String,
+    /// Its password.
+    pub password: Zeroizing<String>,
+    /// A PEM file with the certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Where clients reach the database, if not at `address`.
+    pub client: ClientAddress,
+    /// How many connections may be open at once; `None` takes the default.
+    pub connections_max: Option<usize>,
+}
+
+/// A connection to an HTTP service.
+pub struct HttpSpec {
+    /// Such as `https://api.internal:8443`: no path.
+    pub address: String,
+    /// The address that clients should use, if it differs.
+    pub client_address: Option<String>,
+    /// A PEM file with the certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How the broker authenticates.
+    pub auth: HttpAuth,
+    /// The methods that the operator granted.
+    pub methods: Vec<String>,
+    /// What granted paths begin with.
+    pub paths: Vec<String>,
+    /// The parts of responses that the plugin may read.
+    pub reads: Vec<String>,
+    /// Which addresses the name may resolve to besides public ones.
+    pub reach: Vec<Reach>,
+}
+
+/// The broker as an issuer of tokens for some audiences.
+pub struct JwtSpec {
+    /// The audiences that the operator granted.
+    pub audiences: Vec<String>,
 }
 
 /// Where clients reach a server that the broker itself may reach another way.

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use super::engine::Sandbox;
 use super::request::{IssueRequest, RevokeRequest};
-use super::spec::Limits;
+use super::spec::{Limits, SqlSpec};
 use super::*;
 
 /// What the observer saw of each call.
@@ -126,14 +126,14 @@ fn bare_backend() -> BackendSpec {
 
 /// A backend with connection `admin` to `server` and a scope `readonly`.
 fn database_backend(server: &Postgres) -> BackendSpec {
-    let connection = ConnectionSpec::Sql {
+    let connection = ConnectionSpec::Sql(SqlSpec {
         address: server.url(),
         user: server.superuser().to_owned(),
         password: Zeroizing::new(server.password().to_owned()),
         ca_file: None,
         client: ClientAddress { host: Some("db.example".to_owned()), port: None },
         connections_max: None,
-    };
+    });
     BackendSpec {
         connections: BTreeMap::from([("admin".parse().unwrap(), connection)]),
         scopes: BTreeMap::from([(

@@ -58,6 +58,16 @@ impl HostStatement for Call {
         Ok(())
     }
 
+    async fn mysql_native(
+        &mut self,
+        statement: Resource<Statement>,
+        _value: Resource<SecretHandle>,
+    ) -> Result<()> {
+        let failure = Failure::unsent(FailureKind::Unsupported, "not yet");
+        self.table.get_mut(&statement)?.spoil(failure);
+        Ok(())
+    }
+
     async fn drop(&mut self, statement: Resource<Statement>) -> Result<()> {
         self.table.delete(statement)?;
         Ok(())
@@ -168,7 +178,7 @@ impl HostRows for Call {
 impl Call {
     async fn open_session(&mut self, name: &str) -> Result<OpenSession, Failure> {
         let backend = self.backend.as_ref();
-        let connection = backend.and_then(|backend| backend.connection(name)).cloned();
+        let connection = backend.and_then(|backend| backend.sql(name)).cloned();
         let connection = connection.ok_or_else(|| {
             let message = format!("connection `{name}` is not requested by the manifest or not granted by the operator");
             Failure::unsent(FailureKind::Denied, message)

@@ -176,9 +176,10 @@ fn unprivileged_backend(server: &Postgres) -> BackendSpec {
 fn backend_of(server: &Postgres, admin: &str, its_password: &str) -> BackendSpec {
     let mut backend = database_backend(server);
     for connection in backend.connections.values_mut() {
-        let ConnectionSpec::Sql { user, password, .. } = connection;
-        admin.clone_into(user);
-        *password = Zeroizing::new(its_password.to_owned());
+        if let ConnectionSpec::Sql(spec) = connection {
+            admin.clone_into(&mut spec.user);
+            spec.password = Zeroizing::new(its_password.to_owned());
+        }
     }
     backend
 }

@@ -1,0 +1,14 @@
+//! The one door to HTTP services: named connections, addresses checked and pinned, authenticated by
+//! the host, redacted on the way back.
+
+mod auth;
+mod exchange;
+
+pub use auth::HttpAuth;
+pub use exchange::{Incoming, Outgoing, Reach, Route};
+
+/// A request as the guest composes it.
+pub struct GuestRequest;
+
+/// A response as the guest sees it.
+pub struct GuestResponse;

@@ -1,0 +1,50 @@
+//! One request and its response as the door moves them. Parses no body, decides nothing.
+
+use http::{HeaderMap, Method, StatusCode};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+/// Where requests go: one origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Whether TLS protects it. Plain HTTP is for loopback addresses.
+    pub tls: bool,
+    /// A host name or an IP address, in lower case.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// What the name may resolve to besides public addresses.
+    pub reach: Vec<Reach>,
+}
+
+/// A range of addresses that must be granted by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// This machine.
+    Loopback,
+    /// Networks of an organisation's own (RFC 1918, RFC 4193, RFC 6598).
+    Private,
+}
+
+/// A request before it is authenticated: what the signature covers is what is sent.
+pub struct Outgoing {
+    /// The method.
+    pub method: Method,
+    /// The encoded path and query.
+    pub path_and_query: String,
+    /// The headers, without `host` and `content-length`, which the door sets.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// A response, read to its end.
+pub struct Incoming {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Zeroizing<Vec<u8>>,
+}

@@ -1,0 +1,1 @@
+//! The derive macros of `claviger-plugin-sdk`. Reads Rust types, writes JSON schemas; nothing else.
