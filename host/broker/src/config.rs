@@ -14,7 +14,7 @@ use claviger_core::policy::Team;
 use serde::{Deserialize, Deserializer};
 
 pub use crate::egress::http::Reach;
-pub use claviger_core::catalog::Tier;
+pub use claviger_core::catalog::{ShortTtl, Tier};
 pub use load::{ConfigError, ConfigFile};
 pub use secret_ref::{SecretRef, SecretRefError};
 
@@ -308,6 +308,10 @@ pub struct ScopeConfig {
     /// The operator's limit on a credential's life.
     #[serde(default = "default_scope_ttl_max")]
     pub max_ttl: Span,
+    /// What happens to a wish below the backend's shortest life: `refuse` it, or `raise` it and
+    /// tell the agent.
+    #[serde(default)]
+    pub short_ttl: ShortTtl,
     /// The plugin's parameters, checked against its schema.
     #[serde(flatten)]
     pub parameters: serde_json::Map<String, serde_json::Value>,

@@ -184,6 +184,7 @@ fn scopes(
             authorization: scope.authorization.clone(),
             tier: scope.tier,
             ttl_max: scope.max_ttl.0,
+            short_ttl: scope.short_ttl,
             parameters: scope.parameters.clone().into(),
         };
         scopes.insert(full, Arc::new(scope));

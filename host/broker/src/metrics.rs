@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use claviger_core::ask::Ask;
-use claviger_core::flow::issue::IssueError;
+use claviger_core::flow::issue::{Delivery, IssueError};
 use claviger_core::flow::session::{OpenSessionError, Opened};
-use claviger_core::issued::Credential;
-use claviger_core::lease::{DueLease, Lease, LeaseState};
+use claviger_core::lease::{DueLease, LeaseState};
 use claviger_core::time::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -123,9 +122,9 @@ impl Metrics {
     }
 
     /// A request for a credential was decided, and perhaps issued.
-    pub fn issue_decided(&self, ask: &Ask, issued: &Result<(Lease, Credential), IssueError>) {
+    pub fn issue_decided(&self, ask: &Ask, issued: &Result<Delivery, IssueError>) {
         let (decision, code) = match issued {
-            Ok((lease, _)) => {
+            Ok(Delivery { lease, .. }) => {
                 tracing::info!(lease.id = %lease.id, session.id = %lease.session, scope = %lease.scope, decision = "permit", "issued");
                 ("permit", String::new())
             }

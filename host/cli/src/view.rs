@@ -179,6 +179,9 @@ pub struct IssuedView {
     pub lease: LeaseView,
     /// What was minted.
     pub credential: CredentialView,
+    /// What the agent should know of it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub notice: String,
 }
 
 /// `active`, `due` …
@@ -221,7 +224,8 @@ mod tests {
         };
         let credential =
             Credential { kind: "postgres-login".to_owned(), fields: vec![field], expires_at: None };
-        let view = IssuedView { lease: lease.into(), credential: credential.into() };
+        let notice = String::new();
+        let view = IssuedView { lease: lease.into(), credential: credential.into(), notice };
         let expect = json!({
             "lease": {
                 "lease_id": "int_1", "scope": "orders-db/readonly", "state": "active",

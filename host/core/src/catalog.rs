@@ -41,6 +41,17 @@ pub struct Backend {
     pub scopes: BTreeMap<ScopeName, Arc<Scope>>,
 }
 
+impl Backend {
+    /// The longest time for which a credential of this life may go on working after its
+    /// revocation: one that only expires goes on to its end, and not beyond.
+    pub fn residual_exposure(&self, ttl: Duration) -> Duration {
+        match self.revocation {
+            RevocationClass::ExpireOnly => self.residual_exposure.min(ttl),
+            RevocationClass::Revocable | RevocationClass::DenyByPolicy => self.residual_exposure,
+        }
+    }
+}
+
 /// One grantable thing on a backend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scope {
@@ -52,8 +63,31 @@ pub struct Scope {
     pub tier: Tier,
     /// The operator's limit.
     pub ttl_max: Duration,
+    /// What happens to a wish below the backend's `ttl_min`.
+    pub short_ttl: ShortTtl,
     /// The plugin's parameters, already checked against its schema.
     pub parameters: serde_json::Value,
+}
+
+impl Scope {
+    /// The life that `asked` comes to on a backend that gives no less than `least`.
+    pub fn wish(&self, asked: Option<Duration>, least: Duration) -> Option<Duration> {
+        match self.short_ttl {
+            ShortTtl::Refuse => asked,
+            ShortTtl::Raise => asked.map(|asked| asked.max(least)),
+        }
+    }
+}
+
+/// What happens to a wish for a shorter life than the upstream can give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShortTtl {
+    /// It is refused, and the agent learns the shortest life.
+    #[default]
+    Refuse,
+    /// The shortest life is granted, if every limit allows it, and the agent is told.
+    Raise,
 }
 
 /// How dangerous a scope is.

@@ -35,12 +35,13 @@ pub fn decide(
         return Err(deny(DenialReason::UnknownScope { scope: ask.scope.clone() }, vec![]));
     };
     let authorizations = effective_authorizations(snapshot, session);
+    let wish = scope.wish(ask.ttl, backend.ttl_min);
     let evaluation = snapshot.evaluate_issue(&IssueQuestion {
         session,
         authorizations: &authorizations,
         scope,
         // What a policy compares is what would be granted: the default shrinks to the scope's limit.
-        ttl: ask.ttl.unwrap_or_else(|| TTL_DEFAULT.min(scope.ttl_max)),
+        ttl: wish.unwrap_or_else(|| TTL_DEFAULT.min(scope.ttl_max)),
         now,
     });
     let permits = permits_of(evaluation).map_err(|refusal| {
@@ -50,7 +51,7 @@ pub fn decide(
     let policies = ids(&permits);
     let limits = ttl::limits(backend, scope, authorizations.get(&scope.authorization), &permits);
     let session_left = session.ends_at().since(now);
-    let ttl = ttl::settle(ask.ttl, &limits, backend.ttl_min, session_left)
+    let ttl = ttl::settle(wish, &limits, backend.ttl_min, session_left)
         .map_err(|reason| deny(reason, policies.clone()))?;
     Ok(Permit::granted(permit::Granted {
         session: Arc::clone(session),

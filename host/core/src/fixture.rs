@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ask::Ask;
-use crate::catalog::{Backend, Catalog, RevocationClass, Scope, Tier};
+use crate::catalog::{Backend, Catalog, RevocationClass, Scope, ShortTtl, Tier};
 use crate::decide::{Permit, SessionAsk, decide, decide_session};
 use crate::ids::SessionId;
 use crate::policy::{PolicyFile, PolicySnapshot, PolicySources};
@@ -56,6 +56,7 @@ pub fn backend(name: &str, scopes: &[(&str, Tier)]) -> Backend {
             authorization: "orders.read".parse().expect("a valid authorization"),
             tier: *tier,
             ttl_max: Duration::from_hours(1),
+            short_ttl: ShortTtl::Refuse,
             parameters: serde_json::json!({ "grant_role": "orders_readonly" }),
         };
         (scope.name.clone(), Arc::new(scope))

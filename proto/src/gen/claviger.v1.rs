@@ -87,6 +87,10 @@ pub struct IssueResponse {
     pub lease: ::core::option::Option<Lease>,
     #[prost(message, optional, tag = "2")]
     pub credential: ::core::option::Option<Credential>,
+    /// What the agent should know of the credential, such as that it lives longer than was asked
+    /// for because the backend gives no shorter life. Empty if there is nothing to say.
+    #[prost(string, tag = "3")]
+    pub notice: ::prost::alloc::string::String,
 }
 /// An issued credential under management.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

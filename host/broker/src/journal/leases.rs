@@ -66,7 +66,7 @@ impl NewLease {
             act_at: now.after(timeout),
             idempotency_key: permit.idempotency_key().map(|key| key.as_str().to_owned()),
             revocation: backend.revocation,
-            residual_exposure: backend.residual_exposure,
+            residual_exposure: permit.residual_exposure(),
         }
     }
 }

@@ -86,10 +86,11 @@ impl AgentService for Agent {
         .map_err(|error| status::of_ask(&error))?;
         let issued = flow::issue::issue(&*self.broker, live.session(), &ask).await;
         self.broker.metrics.issue_decided(&ask, &issued);
-        let (lease, credential) = issued.map_err(|error| status::of_issue(&error))?;
+        let delivery = issued.map_err(|error| status::of_issue(&error))?;
         Ok(Response::new(v1::IssueResponse {
-            lease: Some(convert::lease(&lease)),
-            credential: Some(reply::credential(credential)),
+            lease: Some(convert::lease(&delivery.lease)),
+            credential: Some(reply::credential(delivery.credential)),
+            notice: delivery.notice.unwrap_or_default(),
         }))
     }
 

@@ -96,6 +96,13 @@ pub async fn mint(
     }
 }
 
+/// Tells what the agent should know of a credential, beside it and not in it.
+pub fn tell_notice(printer: Printer, issued: &IssuedView) {
+    if !issued.notice.is_empty() {
+        printer.note(&issued.notice);
+    }
+}
+
 async fn issue_once(
     client: &mut AgentServiceClient<Channel>,
     token: &SessionToken,
@@ -105,7 +112,8 @@ async fn issue_once(
     let (Some(lease), Some(credential)) = (response.lease, response.credential) else {
         return Err(Failure::other("the broker answered without a lease or a credential"));
     };
-    Ok(IssuedView { lease: lease.into(), credential: credential.into() })
+    let notice = response.notice;
+    Ok(IssuedView { lease: lease.into(), credential: credential.into(), notice })
 }
 
 /// The broker itself says that it could not record, and names no lease: nothing was minted. After
@@ -137,6 +145,7 @@ async fn with_command(
             signal = signals.next() => (minting.await?, Some(signal)),
         }
     };
+    tell_notice(context.printer, &issued);
     let mut environment = Environment::default();
     let result = match (interrupted, environment.grant(&scope, &issued.credential)) {
         (Some(signal), _) => Ok(Exit::of_signal(signal.as_raw())),
@@ -153,6 +162,7 @@ async fn with_command(
 }
 
 fn show(printer: Printer, issued: &IssuedView, secrets: Secrets) -> Result<(), Failure> {
+    tell_notice(printer, issued);
     let prefix = match printer.format {
         Format::Json => return printer.json(issued),
         Format::Table => return show_table(printer, issued, secrets),

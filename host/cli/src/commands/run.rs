@@ -123,6 +123,7 @@ impl Running {
                 key: None,
             };
             let issued = issue::mint(client, &self.token, order).await?;
+            issue::tell_notice(self.printer, &issued);
             environment.grant(scope, &issued.credential)?;
             self.printer.note(&format!(
                 "lease {} of {scope} until {}",

@@ -149,6 +149,7 @@ impl AgentService for Broker {
         Ok(Response::new(IssueResponse {
             lease: Some(Lease { lease_id: "int_1".to_owned(), ..Lease::default() }),
             credential: Some(Credential { fields, ..Credential::default() }),
+            notice: String::new(),
         }))
     }
 

@@ -248,7 +248,7 @@ impl fmt::Display for DenialReason {
     }
 }
 
-fn span(duration: Duration) -> humantime::FormattedDuration {
+pub(super) fn span(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }
 

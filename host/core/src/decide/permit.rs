@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::denial::span;
 use crate::ask::Ask;
 use crate::catalog::{Backend, Scope};
 use crate::name::IdempotencyKey;
@@ -59,6 +60,24 @@ impl Permit {
     /// How long the credential may live.
     pub const fn ttl(&self) -> Duration {
         self.granted.ttl
+    }
+
+    /// What the agent should know of the life that it gets, if it asked for another.
+    pub fn notice(&self) -> Option<String> {
+        let (asked, ttl) = (self.granted.ask.ttl?, self.granted.ttl);
+        (ttl > asked).then(|| {
+            format!(
+                "{} was asked for; the credential lives {}, the shortest life that backend `{}` gives",
+                span(asked),
+                span(ttl),
+                self.granted.backend.name
+            )
+        })
+    }
+
+    /// The longest time for which the credential may go on working after its revocation.
+    pub fn residual_exposure(&self) -> Duration {
+        self.granted.backend.residual_exposure(self.granted.ttl)
     }
 
     /// How long it could have lived, had that been asked for.

@@ -8,6 +8,7 @@
 )]
 
 use super::*;
+use crate::catalog::{Scope, ShortTtl};
 use crate::fixture;
 use crate::policy::{PolicyFile, PolicySources};
 use crate::prompt::Role;
@@ -69,6 +70,36 @@ fn an_erroring_policy_on_sessions_is_a_denial() {
     let reason =
         decide_session(&snapshot, &session_ask("reader"), fixture::now()).unwrap_err().reason;
     assert_eq!(reason, DenialReason::PolicyError { policies: vec!["broken".into()] });
+}
+
+/// What an ask for a minute comes to on a backend that gives no less than fifteen.
+fn a_minute_of_fifteen(short_ttl: ShortTtl, ttl_max_mins: u64) -> Result<Permit, DenialReason> {
+    let mut sources = fixture::sources();
+    for backend in sources.catalog.backends.values_mut() {
+        let mut changed = (**backend).clone();
+        changed.ttl_min = Duration::from_mins(15);
+        for scope in changed.scopes.values_mut() {
+            let ttl_max = Duration::from_mins(ttl_max_mins);
+            *scope = Arc::new(Scope { short_ttl, ttl_max, ..(**scope).clone() });
+        }
+        *backend = Arc::new(changed);
+    }
+    let ask = Ask { ttl: Some(Duration::from_mins(1)), ..fixture::ask() };
+    decide(&load(sources), &fixture::session(), &ask, fixture::now()).map_err(|d| d.reason)
+}
+
+#[test]
+fn a_wish_below_the_backends_shortest_life_is_refused_or_raised_in_the_open() {
+    let refused = a_minute_of_fifteen(ShortTtl::Refuse, 60).unwrap_err();
+    assert!(refused.to_string().contains("gives no less than 15m"), "{refused}");
+
+    let permit = a_minute_of_fifteen(ShortTtl::Raise, 60).unwrap();
+    assert_eq!(permit.ttl(), Duration::from_mins(15));
+    let notice = permit.notice().unwrap();
+    assert!(notice.starts_with("1m was asked for; the credential lives 15m"), "{notice}");
+
+    let limited = a_minute_of_fifteen(ShortTtl::Raise, 10).unwrap_err();
+    assert!(matches!(limited, DenialReason::TtlTooLong { .. }), "no limit gives way: {limited}");
 }
 
 fn session_ask(role: &str) -> SessionAsk {

@@ -17,6 +17,16 @@ use crate::ports::{
 };
 use crate::session::Session;
 
+/// What an agent gets.
+pub struct Delivery {
+    /// The credential under management.
+    pub lease: Lease,
+    /// The credential.
+    pub credential: Credential,
+    /// What the agent should know of it, in a sentence.
+    pub notice: Option<String>,
+}
+
 /// Issues what `session` asks for.
 ///
 /// Dropping the future at any step is safe: an intent that was opened and not closed times out,
@@ -25,7 +35,7 @@ pub async fn issue<P: Ports>(
     ports: &P,
     session: &Arc<Session>,
     ask: &Ask,
-) -> Result<(Lease, Credential), IssueError> {
+) -> Result<Delivery, IssueError> {
     let intent = open(ports, session, ask).await?;
     // INVARIANT (revocation-comes-last): a plugin that starts late could mint after the worker
     // has revoked the intent and found nothing. Such an intent is left to time out.
@@ -38,7 +48,8 @@ pub async fn issue<P: Ports>(
     };
     let now = ports.clock().now();
     ports.journal().close_intent(&intent, &issued, now).await?;
-    Ok((lease(&intent, &issued), issued.credential))
+    let lease = lease(&intent, &issued);
+    Ok(Delivery { lease, credential: issued.credential, notice: intent.permit().notice() })
 }
 
 /// Decides and makes the decision durable. The journal checks session and snapshot again in the
@@ -95,7 +106,7 @@ fn lease(intent: &Intent, issued: &Issued) -> Lease {
         state: LeaseState::Active,
         expires_at: issued.credential.expires_at,
         revocation: permit.backend().revocation,
-        residual_exposure: permit.backend().residual_exposure,
+        residual_exposure: permit.residual_exposure(),
     }
 }
 

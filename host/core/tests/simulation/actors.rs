@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use claviger_core::ask::Ask;
 use claviger_core::decide::SessionAsk;
-use claviger_core::flow::issue::IssueError;
+use claviger_core::flow::issue::{Delivery, IssueError};
 use claviger_core::flow::{issue, revoke, session};
 use claviger_core::ids::{IntentId, SessionId};
-use claviger_core::issued::Credential;
 use claviger_core::journal::{Entry, Event};
-use claviger_core::lease::Lease;
 use claviger_core::ports::{Journal, Policies, Ports};
 use claviger_core::principal::{Principal, Requester};
 use claviger_core::session::{EndCause, Session};
@@ -65,10 +63,10 @@ pub async fn issue(sim: Sim, session: Arc<Session>) {
 }
 
 /// What the client learns from the answer.
-fn known(sim: &Sim, session: &Session, result: Result<(Lease, Credential), IssueError>) {
+fn known(sim: &Sim, session: &Session, result: Result<Delivery, IssueError>) {
     let world = &mut *sim.world();
     let lease = match result {
-        Ok((lease, _credential)) => {
+        Ok(Delivery { lease, .. }) => {
             world.coverage.issued += 1;
             if !world.ledger.has_issued(lease.id) {
                 world.violations.push(format!("{} was handed out and not recorded", lease.id));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use claviger_core::catalog::{Backend, Catalog, RevocationClass, Scope, Tier};
+use claviger_core::catalog::{Backend, Catalog, RevocationClass, Scope, ShortTtl, Tier};
 use claviger_core::policy::{PolicyFile, PolicySnapshot, PolicySources};
 use claviger_core::prompt::{AuthorizationLimits, PromptDigest, Role};
 
@@ -117,6 +117,7 @@ fn backend(name: &str, revocation: RevocationClass, scopes: &[(&str, &str, Tier)
             authorization: authorization.parse().unwrap(),
             tier: *tier,
             ttl_max: Duration::from_hours(2),
+            short_ttl: ShortTtl::Refuse,
             parameters: serde_json::json!({}),
         };
         (scope.name.clone(), Arc::new(scope))

@@ -112,7 +112,7 @@ impl World {
         session: &Arc<Session>,
         ask: &Ask,
     ) -> Result<Lease, IssueError> {
-        issue(self, session, ask).await.map(|(lease, _credential)| lease)
+        issue(self, session, ask).await.map(|delivery| delivery.lease)
     }
 
     /// What the worker would take now.
