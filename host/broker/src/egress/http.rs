@@ -2,9 +2,15 @@
 //! the host, redacted on the way back.
 
 mod auth;
+mod client;
+mod dial;
 mod exchange;
+mod range;
+mod resolve;
 
-pub use auth::HttpAuth;
+pub use auth::{Authenticator, HttpAuth};
+pub use client::Client;
+pub use resolve::{Addresses, Resolve, SystemResolver};
 pub use exchange::{Incoming, Outgoing, Reach, Route};
 
 /// A request as the guest composes it.
