@@ -66,8 +66,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         return if roots.is_empty() { Err(TlsError::NoCertificates) } else { Ok(roots) };
     };
-    let unreadable =
-        |reason: String| TlsError::Certificates { path: path.to_path_buf(), reason };
+    let unreadable = |reason: String| TlsError::Certificates { path: path.to_path_buf(), reason };
     let certificates =
         CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))?;
     for certificate in certificates {

@@ -24,8 +24,25 @@ struct Form {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Written {
     AsItIs,
-    Base64,
     Hex,
+    Base64 {
+        /// Whether the digit before holds bits of the secret and of what stands before it.
+        shared_before: Shared,
+        /// The same of the digit after.
+        shared_after: Shared,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shared {
+    Yes,
+    No,
+}
+
+impl Shared {
+    const fn when(shared: bool) -> Self {
+        if shared { Self::Yes } else { Self::No }
+    }
 }
 
 impl Matcher {
@@ -105,10 +122,10 @@ impl Form {
                 (!is(before, word) && !is(after, word)).then_some((start, end))
             }
             Written::AsItIs | Written::Hex => Some((start, end)),
-            // The digits beside it hold bits of the secret and of its neighbour.
-            Written::Base64 => {
+            Written::Base64 { shared_before, shared_after } => {
                 let digit = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
-                let (before, after) = (is(before, digit), is(after, digit));
+                let before = shared_before == Shared::Yes && is(before, digit);
+                let after = shared_after == Shared::Yes && is(after, digit);
                 Some((start - usize::from(before), end + usize::from(after)))
             }
         }
@@ -131,7 +148,11 @@ fn written(secret: &str) -> Vec<(Zeroizing<String>, Written)> {
     forms.push((Zeroizing::new(HEXLOWER.encode(secret.as_bytes())), Written::Hex));
     for alphabet in [BASE64_NOPAD, BASE64URL_NOPAD] {
         for shift in 0..3 {
-            forms.push((base64(&alphabet, secret, shift), Written::Base64));
+            let how = Written::Base64 {
+                shared_before: Shared::when(shift > 0),
+                shared_after: Shared::when((shift + secret.len()) * 8 % 6 != 0),
+            };
+            forms.push((base64(&alphabet, secret, shift), how));
         }
     }
     forms
