@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 use wasmparser::{Parser, Payload};
 
+pub use crate::egress::sql::Dialect;
+
 /// A plugin's manifest. Unknown keys are refused: a newer plugin must not seem to work while the
 /// host ignores what it asks for.
 #[derive(Clone, Debug, Deserialize)]
@@ -120,16 +122,6 @@ pub enum ConnectionKind {
     Http,
     /// The broker as an issuer of tokens.
     Jwt,
-}
-
-/// An SQL dialect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Dialect {
-    /// PostgreSQL.
-    Postgres,
-    /// MySQL and MariaDB.
-    Mysql,
 }
 
 /// A way of logging in.

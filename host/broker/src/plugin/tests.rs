@@ -10,6 +10,7 @@
 mod admission;
 mod hostile;
 mod isolation;
+mod mysql;
 mod postgres;
 mod revocation;
 
