@@ -84,7 +84,7 @@ impl Setup {
             route: Route::parse(&self.address, &self.reach).unwrap(),
             client_address: self.address,
             policy: Policy::meet(grants, grants).unwrap(),
-            authenticator: Authenticator::new(self.auth),
+            authenticator: Authenticator::new(self.auth, AuthParts::default()).unwrap(),
             ca_file: self.ca_file.as_deref(),
             resolver: self.resolver,
         })
