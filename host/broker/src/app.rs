@@ -14,6 +14,8 @@ use tokio::task::JoinSet;
 use crate::broker::Broker;
 use crate::config::{ConfigError, ConfigFile};
 use crate::configuration::Configuration;
+use crate::issuer::page::Page;
+use crate::issuer::{self, Issuer};
 use crate::journal::{JournalOptions, SqliteJournal};
 use crate::plugin::{Observe, PluginStore, PluginsOptions};
 use crate::policies::{self, PolicyStore};
@@ -49,7 +51,8 @@ pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     let _already = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let file = Arc::new(file);
     let (quarantined, quarantines) = mpsc::channel(QUARANTINES_MAX);
-    let broker = Arc::new(build(&file, mode, quarantined).await?);
+    let (broker, issuer) = build(&file, mode, quarantined).await?;
+    let broker = Arc::new(broker);
     let (drain, draining) = watch::channel(false);
     let mut background = JoinSet::new();
     let grace = file.config().sessions.heartbeat_grace.0;
@@ -59,6 +62,13 @@ pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     background.spawn(reload::on_change_and_hangup(Arc::clone(&broker)));
     if let Some(metrics) = &file.config().metrics {
         background.spawn(metrics_page::bind(metrics.address, Arc::clone(&broker)).await?);
+    }
+    if let Some(issuer) = issuer {
+        let journal = Arc::clone(&broker.journal);
+        background.spawn(issuer::tend_always(Arc::clone(&issuer), journal));
+        if let Some(spec) = load::issuer_page(&file)? {
+            background.spawn(Page::bind(&spec, issuer).await?.serve());
+        }
     }
     let servers = serve::start(&file, &broker, &draining).await?;
     telemetry::say(&format!("clavigerd serves on {}", file.config().listen.socket.display()));
@@ -89,12 +99,14 @@ async fn build(
     file: &Arc<ConfigFile>,
     mode: Mode,
     quarantined: mpsc::Sender<String>,
-) -> anyhow::Result<Broker> {
+) -> anyhow::Result<(Broker, Option<Arc<Issuer>>)> {
     let metrics = Arc::new(crate::metrics::Metrics::new());
     let counts = crate::metrics::plugin_observer(&metrics);
+    let issuer = load::issuer(file, mode)?;
     let options = PluginsOptions {
         observer: observer(counts, quarantined),
         cache: Some(load::component_cache(file)?),
+        issuer: issuer.clone(),
         ..PluginsOptions::default()
     };
     let plugins =
@@ -117,7 +129,10 @@ async fn build(
         metrics,
     });
     record_start(&broker, file, loaded_policies).await?;
-    Ok(broker)
+    if let Some(issuer) = &issuer {
+        issuer.tend(&broker.journal, crate::broker::now()).await?;
+    }
+    Ok((broker, issuer))
 }
 
 /// Counts each call, and passes on which plugin was quarantined.

@@ -24,7 +24,7 @@ mod spec;
 mod store;
 
 pub use admit::AdmitError;
-pub use backend::BackendError;
+pub use backend::{BackendError, ISSUER_WANTED};
 pub use cache::ComponentCache;
 pub use compile::{CompileError, child as compile_child};
 pub use engine::EngineError;

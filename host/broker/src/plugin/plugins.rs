@@ -27,6 +27,7 @@ use super::request::{IssueRequest, RevokeRequest};
 use super::run::{Answer, Run, Task};
 use super::signature::SignatureState;
 use super::spec::{BackendSpec, Limits, PluginSpec};
+use crate::issuer::Issuer;
 
 /// The plugins and backends in force.
 pub struct Plugins {
@@ -38,6 +39,7 @@ pub struct Plugins {
     /// permitted on them before the reload is still minted by the code that was permitted.
     earlier: BTreeMap<BackendName, Ready>,
     observe: Observe,
+    issuer: Option<Arc<Issuer>>,
 }
 
 type Ready = (Arc<Loaded>, Arc<Backend>);
@@ -69,6 +71,8 @@ pub struct PluginsOptions {
     pub observer: Observe,
     /// Where compiled components are kept; without it they are compiled at each load.
     pub cache: Option<ComponentCache>,
+    /// Signs tokens, for connections of that kind.
+    pub issuer: Option<Arc<Issuer>>,
 }
 
 /// Something that keeps the plugins from being loaded.
@@ -120,12 +124,12 @@ impl Plugins {
     pub fn load(
         plugins: Vec<PluginSpec>,
         backends: Vec<BackendSpec>,
-        options: PluginsOptions,
+        mut options: PluginsOptions,
     ) -> Result<Self, Vec<LoadError>> {
         let limits = Limits::within(options.intent_timeout);
-        let sandbox = Sandbox::start_with(limits, Components::new(options.cache));
+        let sandbox = Sandbox::start_with(limits, Components::new(options.cache.take()));
         let sandbox = sandbox.map_err(|error| vec![error.into()])?;
-        Self::load_on(sandbox, plugins, backends, options.observer)
+        Self::load_on(sandbox, plugins, backends, options)
     }
 
     /// Loads onto a sandbox that others may share.
@@ -133,14 +137,16 @@ impl Plugins {
         sandbox: Arc<Sandbox>,
         plugins: Vec<PluginSpec>,
         backends: Vec<BackendSpec>,
-        observe: Observe,
+        options: impl Into<PluginsOptions>,
     ) -> Result<Self, Vec<LoadError>> {
+        let PluginsOptions { observer: observe, issuer, .. } = options.into();
         let empty = Self {
             sandbox,
             plugins: BTreeMap::new(),
             backends: BTreeMap::new(),
             earlier: BTreeMap::new(),
             observe,
+            issuer,
         };
         empty.load_again(plugins, backends)
     }
@@ -160,6 +166,7 @@ impl Plugins {
             backends: BTreeMap::new(),
             earlier: BTreeMap::new(),
             observe: Arc::clone(&self.observe),
+            issuer: self.issuer.clone(),
         };
         let configured: BTreeSet<_> = plugins.iter().map(|spec| spec.name.clone()).collect();
         for spec in plugins {
@@ -258,7 +265,7 @@ impl Plugins {
         let name = spec.name.clone();
         let wrap = |error| LoadError::Backend { backend: name.clone(), error };
         let document = serde_json::json!({ "settings": spec.settings, "scopes": spec.scopes });
-        let backend = match Backend::ready(spec, &plugin.manifest) {
+        let backend = match Backend::ready(spec, &plugin.manifest, self.issuer.as_ref()) {
             Ok(backend) => Arc::new(backend),
             Err(errors) => return errors.into_iter().map(wrap).collect(),
         };
@@ -367,7 +374,18 @@ impl LoadError {
 
 impl Default for PluginsOptions {
     fn default() -> Self {
-        Self { intent_timeout: Duration::from_secs(30), observer: Arc::new(|_| {}), cache: None }
+        Self {
+            intent_timeout: Duration::from_secs(30),
+            observer: Arc::new(|_| {}),
+            cache: None,
+            issuer: None,
+        }
+    }
+}
+
+impl From<Observe> for PluginsOptions {
+    fn from(observer: Observe) -> Self {
+        Self { observer, ..Self::default() }
     }
 }
 

@@ -11,6 +11,7 @@ mod abi;
 mod admission;
 mod again;
 mod hostile;
+mod http;
 mod isolation;
 mod mysql;
 mod postgres;
@@ -164,6 +165,7 @@ fn issue_request(id: IntentId, settings: &str, parameters: &str) -> IssueRequest
         role: "support-triage".to_owned(),
         requester: "unix:1000".to_owned(),
         scope: "backend/readonly".to_owned(),
+        prompt_sha256: "ab".repeat(32),
         settings: settings.to_owned(),
         parameters: parameters.to_owned(),
         now_secs: now().unix_secs(),
