@@ -22,7 +22,7 @@ fn maria() -> &'static Mariadb {
              CREATE USER broker IDENTIFIED BY 'of-the-broker'; \
              GRANT CREATE USER, CONNECTION ADMIN ON *.* TO broker; \
              GRANT UPDATE ON mysql.* TO broker; GRANT REFERENCES ON app.* TO broker; \
-             GRANT readers, writers TO broker WITH ADMIN OPTION; \
+             GRANT readers TO broker WITH ADMIN OPTION; GRANT writers TO broker WITH ADMIN OPTION; \
              CREATE USER powerless IDENTIFIED BY 'of-nobody'; \
              GRANT SELECT ON app.orders TO powerless",
         );
