@@ -82,7 +82,7 @@ impl Mariadb {
 
     /// What the server has logged so far.
     pub fn log_text(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+        fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()
     }
 
     /// Runs SQL as the administrator through `mariadb` and returns what it prints, without
@@ -114,10 +114,7 @@ impl Mariadb {
         let owner = Owner::unless_plain_user("nobody");
         let mut server = Self { port: free_port(), folder, owner, watchdog: None };
         server.hand_over(&server.folder, 0o755);
-        server.write(
-            "init.sql",
-            &format!("{ACCOUNTS}SET PASSWORD FOR root@'%' = PASSWORD('{PASSWORD}');\n"),
-        );
+        server.write("init.sql", &ACCOUNTS.replace("{password}", PASSWORD));
         if let Some((certificate, key)) = &options.tls {
             server.write("server.crt", certificate);
             server.write("server.key", key);
@@ -220,7 +217,7 @@ const WATCHDOG: &str = r#""$@" & cat >/dev/null; kill -9 $!; wait; rm -rf "$0""#
 const FILES: [(&str, &str); 5] = [
     ("datadir", "data"),
     ("socket", "socket"),
-    ("log-error", "log"),
+    ("log-error", "server.log"),
     ("pid-file", "pid"),
     ("init-file", "init.sql"),
 ];
@@ -231,7 +228,7 @@ const FRUGAL: [&str; 3] =
 
 /// Leaves one account, as on a well-kept server: no anonymous one, and none without a password.
 const ACCOUNTS: &str = "\
-CREATE USER root@'%' IDENTIFIED BY '';
+CREATE OR REPLACE USER root@'%' IDENTIFIED BY '{password}';
 GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;
 DELETE FROM mysql.global_priv WHERE user = '' OR (user = 'root' AND host <> '%');
 FLUSH PRIVILEGES;

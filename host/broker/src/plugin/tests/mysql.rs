@@ -22,7 +22,7 @@ fn maria() -> &'static Mariadb {
              CREATE USER broker IDENTIFIED BY 'of-the-broker'; \
              GRANT CREATE USER, CONNECTION ADMIN ON *.* TO broker; \
              GRANT UPDATE ON mysql.* TO broker; GRANT REFERENCES ON app.* TO broker; \
-             GRANT readers, writers TO broker WITH ADMIN OPTION; \
+             GRANT readers TO broker WITH ADMIN OPTION; GRANT writers TO broker WITH ADMIN OPTION; \
              CREATE USER powerless IDENTIFIED BY 'of-nobody'; \
              GRANT SELECT ON app.orders TO powerless",
         );
@@ -249,12 +249,11 @@ async fn a_plugin_gets_only_the_dialect_that_it_speaks() {
     let text = messages(&loaded.err().unwrap());
     assert!(text.contains("does not speak PostgreSQL"), "{text}");
     let sandbox = Sandbox::start(Limits::default()).unwrap();
-    let loaded = Plugins::load_on(
-        sandbox,
-        vec![plugin(MYSQL)],
-        vec![bare_backend()],
-        observer(&Seen::default()),
-    );
+    let mut backend = backend_as("broker", "of-the-broker");
+    let admin = backend.connections.pop_first().unwrap().1;
+    backend.connections.insert("misnamed".parse().unwrap(), admin);
+    let loaded =
+        Plugins::load_on(sandbox, vec![plugin(MYSQL)], vec![backend], observer(&Seen::default()));
     let text = messages(&loaded.err().unwrap());
     assert!(text.contains("mysql://db.internal:3306/database?sslmode=verify-full"), "{text}");
 }

@@ -29,6 +29,8 @@ fn of(error: &Error) -> Failure {
             ..Failure::unsent(kind(error), error.message.clone())
         },
         Error::Driver(DriverError::PacketTooLarge) => too_much(),
+        // The same, found while reading; the driver hides its type.
+        Error::Io(IoError::Io(io)) if io.to_string().contains("max_allowed_packet") => too_much(),
         Error::Driver(DriverError::LocalInfile(_)) => {
             let message = "`LOAD DATA LOCAL` is not served: the broker's files stay with it";
             Failure::unsent(FailureKind::Unsupported, message)

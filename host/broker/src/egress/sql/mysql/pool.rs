@@ -34,6 +34,8 @@ type Idle = Arc<Mutex<Vec<Link>>>;
 pub(super) struct Link {
     pub(super) conn: Conn,
     pub(super) server: Server,
+    /// Returns to the role that the login began with.
+    set_role: Option<String>,
 }
 
 /// Which of the two servers answers: they bound the time of a statement differently.
@@ -85,8 +87,7 @@ impl Pool {
         while let Some(mut link) = self.idle_link() {
             // As if newly connected, in one exchange: `COM_RESET_CONNECTION` would leave the
             // database that an earlier call chose.
-            let reset = link.conn.change_user(ChangeUserOpts::default());
-            match timeout_at(deadline, reset).await {
+            match timeout_at(deadline, reset(&mut link)).await {
                 Ok(Ok(())) => return Ok(self.session(link, slot)),
                 // The server closed it while nobody looked; perhaps another one is alive.
                 Ok(Err(_)) => close(link),
@@ -167,12 +168,28 @@ fn close(mut link: Link) {
     drop(link);
 }
 
+/// MariaDB keeps the role that an earlier call chose even then, so it is set apart.
+async fn reset(link: &mut Link) -> mysql_async::Result<()> {
+    link.conn.change_user(ChangeUserOpts::default()).await?;
+    match &link.set_role {
+        Some(set_role) => link.conn.query_drop(set_role).await,
+        None => Ok(()),
+    }
+}
+
 async fn connect(opts: Opts) -> mysql_async::Result<Link> {
     let mut conn = Conn::new(opts).await?;
     let version: Option<String> = conn.query_first("SELECT VERSION()").await?;
     let is_mariadb = version.is_some_and(|version| version.contains("MariaDB"));
-    let server = if is_mariadb { Server::Mariadb } else { Server::Mysql };
-    Ok(Link { conn, server })
+    if !is_mariadb {
+        return Ok(Link { conn, server: Server::Mysql, set_role: None });
+    }
+    let role: Option<Option<String>> = conn.query_first("SELECT CURRENT_ROLE()").await?;
+    let set_role = match role.flatten() {
+        Some(role) => format!("SET ROLE `{}`", role.replace('`', "``")),
+        None => "SET ROLE NONE".to_owned(),
+    };
+    Ok(Link { conn, server: Server::Mariadb, set_role: Some(set_role) })
 }
 
 /// TLS with a certificate that these authorities signed and that names the host. Without TLS on

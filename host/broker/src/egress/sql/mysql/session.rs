@@ -49,7 +49,7 @@ impl Session {
     /// which makes the server roll back.
     async fn statement(&mut self, sql: &str, end: Instant) -> Result<Rows, Failure> {
         let mut wire = self.0.take()?;
-        let Link { conn, server } = wire.link()?;
+        let Link { conn, server, .. } = wire.link()?;
         in_time(end, conn.query_drop(settings(*server, end)?)).await.map_err(unsettled)?;
         let mut rows = Rows::default();
         for message in single(*server, sql) {
