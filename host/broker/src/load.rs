@@ -17,9 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::app::Mode;
 use crate::config::{BackendConfig, ConfigError, ConfigFile};
 use crate::journal::SealingKey;
-use crate::plugin::{
-    BackendSpec, ComponentCache, LoadError, PluginSpec, Plugins, PluginsOptions,
-};
+use crate::plugin::{BackendSpec, ComponentCache, LoadError, PluginSpec, Plugins, PluginsOptions};
 use crate::policies::PolicyFolders;
 
 /// Loads the plugins and checks every backend against its plugin's manifest. Blocks while it
