@@ -125,8 +125,7 @@ fn interface(resolve: &Resolve, id: InterfaceId) -> (String, Interface) {
     let package = &resolve.packages[found.package.expect("a package")].name;
     let version = package.version.as_ref().map_or((0, 0, 0), |v| (v.major, v.minor, v.patch));
     let types = found.types.iter().map(|(name, id)| (format!("type {name}"), define(resolve, *id)));
-    let functions =
-        found.functions.iter().map(|(name, f)| (name.clone(), signature(resolve, f)));
+    let functions = found.functions.iter().map(|(name, f)| (name.clone(), signature(resolve, f)));
     (name_of(resolve, id), Interface { version, items: types.chain(functions).collect() })
 }
 

@@ -33,7 +33,12 @@ fn a_change_that_breaks_is_found() {
         ("sql/sql.wit", "ident: func(name: string)", "ident: func(name: u32)", "[method]statement"),
         ("sql/sql.wit", "literal: func", "literally: func", "no `[method]statement.literal`"),
         ("provider/provider.wit", "  import claviger:sql/sql@0.1.0;", "", "/sql` is gone"),
-        ("provider/provider.wit", "export provider;", "export provider;\n export calls;", "demanded"),
+        (
+            "provider/provider.wit",
+            "export provider;",
+            "export provider;\n export calls;",
+            "demanded",
+        ),
         (
             "provider/provider.wit",
             "interface provider {",

@@ -165,7 +165,8 @@ async fn scopes_and_plugins_change_under_load_and_no_call_fails() {
     for turn in 0..6 {
         let before = configurations(&broker).await;
         if turn % 2 == 0 {
-            let (from, to) = ("grant_role = \"orders_readonly\"", "grant_role = \"orders_auditor\"");
+            let (from, to) =
+                ("grant_role = \"orders_readonly\"", "grant_role = \"orders_auditor\"");
             let (from, to) = if turn % 4 == 0 { (from, to) } else { (to, from) };
             world.configure(from, to);
         } else {
@@ -229,7 +230,7 @@ async fn what_a_removed_backend_issued_is_still_revoked_and_nothing_more_is_issu
     let world = World::new();
     let broker = Broker::start(&world).await;
     let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
-    let issued = agent.issue("orders-db/readonly").await.expect("issued");
+    agent.issue("orders-db/readonly").await.expect("issued");
     let good = std::fs::read_to_string(world.config()).expect("read");
     let (head, _) = good.split_once("[plugins.postgres]").expect("the plugins come last");
     world.write("claviger.toml", &format!("{head}[metrics]\naddress = \"127.0.0.1:0\"\n"));
@@ -241,8 +242,8 @@ async fn what_a_removed_backend_issued_is_still_revoked_and_nothing_more_is_issu
     let reload = claviger(&broker, &["reload"]).output().expect("claviger runs");
     let said = String::from_utf8_lossy(&reload.stdout).into_owned();
     assert!(said.contains("`[metrics]` has changed: restart the broker"), "{said}");
-    assert_eq!(world.logins().len(), 1);
-    agent.release(&issued.lease.lease_id).await.expect("released");
+    assert!(!world.logins().is_empty(), "a reload revokes nothing");
+    agent.close().await.expect("closed");
     world.until_no_logins().await;
 }
 

@@ -36,7 +36,8 @@ async fn a_signed_plugin_serves_and_one_that_was_changed_does_not() {
     assert!(String::from_utf8_lossy(&listed.stdout).contains(&trusted));
     drop(broker);
 
-    let other = trusted_key(&kit(&["keygen", "--without-password", "--key"], &key.with_extension("2")));
+    let other =
+        trusted_key(&kit(&["keygen", "--without-password", "--key"], &key.with_extension("2")));
     let good = std::fs::read(&file).expect("read");
     let refused = |expect: &str| {
         let output = clavigerd(&["check", "--config"], &world.config());
@@ -49,7 +50,8 @@ async fn a_signed_plugin_serves_and_one_that_was_changed_does_not() {
     world.configure(&format!("\"{other}\""), "");
     refused("no key is trusted");
     world.configure("trusted_keys = []", &format!("trusted_keys = [\"{trusted}\"]"));
-    std::fs::write(&file, [&good[..], &[0, 5, 4, b'c', b'o', b'p', b'y']].concat()).expect("written");
+    std::fs::write(&file, [&good[..], &[0, 5, 4, b'c', b'o', b'p', b'y']].concat())
+        .expect("written");
     refused("is not what was signed");
     std::fs::write(&file, &good).expect("written");
     std::fs::remove_file(world.path().join("postgres.wasm.minisig")).expect("removed");

@@ -80,9 +80,8 @@ pub async fn reload(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
 }
 
 fn describe(broker: &Broker) -> Result<Described, Vec<String>> {
-    let sentences = |problems: Vec<ConfigError>| {
-        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
+    let sentences =
+        |problems: Vec<ConfigError>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
     let configuration = &broker.configuration;
     let file = configuration.started.read_again().map_err(|problem| vec![problem.to_string()])?;
     let current = broker.plugins.current();

@@ -234,7 +234,8 @@ grant_role = "orders_readonly"
 
     #[test]
     fn tells_which_sections_changed() {
-        let file = |text: &str| ConfigFile::parse(Path::new("c.toml"), text.to_owned()).expect(text);
+        let file =
+            |text: &str| ConfigFile::parse(Path::new("c.toml"), text.to_owned()).expect(text);
         let changed = GOOD
             .replace("30m", "20m")
             .replace("[prompts]", "[sessions]\nlive_max = 5\n[prompts]")

@@ -67,7 +67,10 @@ pub fn keygen(args: &KeygenArgs) -> anyhow::Result<ExitCode> {
     create(&public_path, 0o644, &public.into_string())?;
     say(&format!("secret key  {}", args.key.display()));
     say(&format!("public key  {}", public_path.display()));
-    say(&format!("brokers trust it with\n\n[signing]\ntrusted_keys = [\"{}\"]", pair.pk.to_base64()));
+    say(&format!(
+        "brokers trust it with\n\n[signing]\ntrusted_keys = [\"{}\"]",
+        pair.pk.to_base64()
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -48,9 +48,10 @@ fn spec(
         .map_err(|error| file.problem(&keys("path"), format!("`{}`: {error}", path.display())))?;
     let sha256_pin = match &config.sha256 {
         None => None,
-        Some(text) => Some(pin(text).ok_or_else(|| {
-            file.problem(&keys("sha256"), "64 hexadecimal digits are wanted")
-        })?),
+        Some(text) => Some(
+            pin(text)
+                .ok_or_else(|| file.problem(&keys("sha256"), "64 hexadecimal digits are wanted"))?,
+        ),
     };
     let signing = Signing {
         require: requirement(file, mode, config),

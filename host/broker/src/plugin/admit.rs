@@ -106,16 +106,7 @@ impl Loaded {
         let pre = PluginPre::new(pre).map_err(|error| LinkError::Mismatch(format!("{error:#}")))?;
         let quarantine = earlier.map(|earlier| Arc::clone(&earlier.quarantine)).unwrap_or_default();
         let (name, manifest) = (spec.name.clone(), Arc::new(manifest));
-        Ok(Arc::new(Self {
-            name,
-            manifest,
-            sha256,
-            signature,
-            pre,
-            component,
-            grants,
-            quarantine,
-        }))
+        Ok(Arc::new(Self { name, manifest, sha256, signature, pre, component, grants, quarantine }))
     }
 
     /// How long it is still quarantined, in seconds.

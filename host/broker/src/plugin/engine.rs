@@ -155,7 +155,8 @@ fn tick(engine: EngineWeak) -> std::io::Result<()> {
 }
 
 /// Must change when the wasmtime dependency does.
-pub(super) const MODULE_VERSION: &str = concat!("wasmtime-48.0.8/claviger-", env!("CARGO_PKG_VERSION"));
+pub(super) const MODULE_VERSION: &str =
+    concat!("wasmtime-48.0.8/claviger-", env!("CARGO_PKG_VERSION"));
 
 /// wasmtime's default: deep recursion ends here, not in the host's stack.
 const WASM_STACK_BYTES: usize = 512 * 1024;

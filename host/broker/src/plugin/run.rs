@@ -85,7 +85,10 @@ impl Run<'_> {
             duration: began.elapsed(),
             turn_wait,
             pool_wait: progress.pool_wait(),
-            quarantined_secs: self.loaded.quarantined_secs().filter(|_| progress.led_to_quarantine()),
+            quarantined_secs: self
+                .loaded
+                .quarantined_secs()
+                .filter(|_| progress.led_to_quarantine()),
         });
         ended.map_err(|ended| self.error(ended, &progress))
     }

@@ -91,7 +91,9 @@ pub enum SignatureError {
 
 /// A key that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{0}` is not a minisign public key: copy the line that begins with `RW` from the `.pub` file")]
+#[error(
+    "`{0}` is not a minisign public key: copy the line that begins with `RW` from the `.pub` file"
+)]
 pub struct KeyError(String);
 
 impl std::str::FromStr for TrustedKey {

@@ -114,8 +114,7 @@ async fn the_limits_of_an_interpreter_are_granted_or_refused_with_what_to_write(
     granted.terms.limits = LimitsClass::Interpreted;
     let sandbox = Sandbox::start(Limits::default()).unwrap();
     let seen = Seen::default();
-    let plugins =
-        Plugins::load_on(sandbox, vec![granted], vec![bare_backend()], observer(&seen));
+    let plugins = Plugins::load_on(sandbox, vec![granted], vec![bare_backend()], observer(&seen));
     let fixture = Fixture { plugins: plugins.map_err(|e| messages(&e)).unwrap(), seen };
     let mib = &fields(fixture.issue(intent()).await.unwrap())["report"];
     let mib: usize = mib.parse().unwrap();
