@@ -112,10 +112,11 @@ const RULES: [Rule; 6] = [
             &["allow", "(", "unsafe_code"],
             &["expect", "(", "unsafe_code"],
         ],
-        allowed: |path| path == UNSAFE_FILE,
+        // What runs inside the sandbox may do what it likes with its own memory.
+        allowed: |path| path == UNSAFE_FILE || !path.starts_with("host/"),
         in_tests: false,
         harmless_after: &[],
-        sentence: "`unsafe` stands outside host/broker/src/plugin/artifact.rs, so that the compiler \
+        sentence: "`unsafe` stands in the host outside plugin/artifact.rs, so that the compiler \
                    no longer vouches for the memory of the broker: find a safe way, or add a small \
                    module with the safety argument to the list of the tidy test",
     },
