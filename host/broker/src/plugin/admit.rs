@@ -60,8 +60,7 @@ impl Loaded {
         manifest: Manifest,
         grants: Grants,
     ) -> Result<Self, AdmitError> {
-        let component = Component::from_binary(&sandbox.engine, &spec.bytes)
-            .map_err(|error| AdmitError::Compile(format!("{error:#}")))?;
+        let component = compile(sandbox, &spec.bytes)?;
         let pre = link::link(&component, grants)?;
         let pre = PluginPre::new(pre).map_err(|error| LinkError::Mismatch(format!("{error:#}")))?;
         Ok(Self {
@@ -95,6 +94,18 @@ impl Loaded {
     }
 }
 
+/// Compiles a component. The compiler panics where its own output needs what the engine has turned
+/// off, such as a second memory between nested components: that is a refusal like any other.
+pub fn compile(sandbox: &Sandbox, bytes: &[u8]) -> Result<Component, AdmitError> {
+    let compile = || Component::from_binary(&sandbox.engine, bytes);
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(compile)) {
+        Ok(compiled) => compiled.map_err(|error| AdmitError::Compile(format!("{error:#}"))),
+        Err(_panic) => Err(AdmitError::Compile(
+            "the compiler gave up: nested components need memories that are turned off".to_owned(),
+        )),
+    }
+}
+
 /// Checks what can be known without compiling, cheapest first.
 pub fn inspect(spec: &PluginSpec) -> Result<Manifest, AdmitError> {
     if spec.bytes.len() > COMPONENT_BYTES_MAX {
@@ -115,4 +126,4 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// A Rust plugin takes 50 to 500 KB; the time to compile grows with the size.
-const COMPONENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const COMPONENT_BYTES_MAX: usize = 4 * 1024 * 1024;
