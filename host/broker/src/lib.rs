@@ -9,6 +9,7 @@ pub mod dev;
 pub mod egress;
 pub mod harden;
 pub mod journal;
+pub mod kit;
 pub mod listen;
 pub mod load;
 pub mod metrics;

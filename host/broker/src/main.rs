@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clavigerd::config::ConfigFile;
-use clavigerd::{app, check, dev, harden, telemetry};
+use clavigerd::{app, check, dev, harden, kit, telemetry};
 
 /// The Claviger broker: issues short-lived credentials to AI agents, as their prompt files ask
 /// and your Cedar policies allow.
@@ -26,6 +26,9 @@ enum Command {
     },
     /// Serves on this machine for one developer: sockets, journal and key are made for you.
     Dev(dev::DevArgs),
+    /// For who writes or reviews a plugin: makes, checks, shows and tests one, without a broker.
+    #[command(subcommand)]
+    Plugin(kit::Command),
     /// Checks configuration, policies, prompt files and plugins without serving. Exit code 1 if
     /// anything is wrong: meant for CI.
     Check {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { config } => check::run(&config),
+        Command::Plugin(command) => kit::run(command),
         Command::Serve { config } => {
             harden::process()?;
             telemetry::start();

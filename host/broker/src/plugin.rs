@@ -16,19 +16,22 @@ mod quarantine;
 mod request;
 mod run;
 mod spec;
+mod trial;
 
-pub use admit::AdmitError;
+pub use admit::{AdmitError, COMPONENT_BYTES_MAX};
 pub use backend::BackendError;
 pub use engine::EngineError;
+pub use link::{Grant, Grants, LinkError, check_import};
 pub use manifest::{
-    Auth, ConnectionKind, ConnectionRequest, CredentialSpec, Dialect, FieldSpec, LimitsClass,
-    Manifest, ManifestError, Revocation, Ttl,
+    ABI, Auth, ConnectionKind, ConnectionRequest, CredentialSpec, Dialect, FieldSpec, LimitsClass,
+    Manifest, ManifestError, Revocation, SECTION, Ttl,
 };
 pub use observe::{Call as ObservedCall, Observation, Observe, Outcome};
 pub use plugins::{LoadError, Plugins, PluginsOptions};
 pub use spec::{
     BackendSpec, ClientAddress, ConnectionSpec, HttpSpec, JwtSpec, PluginSpec, SqlSpec,
 };
+pub use trial::{Ask, SCOPE as TRIAL_SCOPE, Trial, links};
 
 #[cfg(test)]
 mod tests;

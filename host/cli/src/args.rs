@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::ConnectionArgs;
-use crate::commands::{audit, completion, grants, issue, lease, prompt, run, session, why};
+use crate::commands::{audit, completion, grants, issue, lease, plugin, prompt, run, session, why};
 use crate::exit::{Exit, Failure};
 use crate::print::{Format, Printer};
 
@@ -51,6 +51,9 @@ pub enum Command {
     /// Check prompt files, without a broker
     #[command(subcommand)]
     Prompt(prompt::PromptCommand),
+    /// Write, check, inspect and test plugins, without a broker
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Have the broker load policies and prompt files again (operators)
     #[command(after_help = "Example:\n  claviger reload && claviger audit tail --last 1")]
     Reload,
@@ -162,6 +165,9 @@ mod tests {
             "claviger why den_1",
             "claviger prompt lint a.md b.md",
             "claviger prompt digest a.md",
+            "claviger plugin new tokens --kind sql",
+            "claviger plugin check a.wasm --output json",
+            "claviger plugin test a.wasm --config c.toml",
             "claviger reload",
             "claviger version",
             "claviger completion bash",

@@ -5,6 +5,7 @@ pub mod completion;
 pub mod grants;
 pub mod issue;
 pub mod lease;
+pub mod plugin;
 pub mod prompt;
 pub mod reload;
 pub mod run;
@@ -34,6 +35,7 @@ pub async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Run(args) => return run::run(&context, &args).await,
         Command::Issue(args) => return issue::run(&context, args).await,
         Command::Audit(command) => return audit::run(&context, command).await,
+        Command::Plugin(command) => return plugin::run(&context, command),
         Command::Prompt(command) => return prompt::run(&context, &command),
         Command::Session(command) => session::run(&context, command).await?,
         Command::Grants => grants::run(&context).await?,
