@@ -31,11 +31,11 @@ pub fn run(mode: Mode) -> Result<()> {
         match remedy {
             Remedy::Run(steps) if mode == Mode::Install => install(need, steps)?,
             Remedy::Run(steps) => {
-                unmet = true;
+                unmet |= !need.is_optional();
                 steps.iter().for_each(|step| println!("  {}", step.line()));
             }
             Remedy::Tell(lines) => {
-                unmet = true;
+                unmet |= !need.is_optional();
                 lines.iter().for_each(|line| println!("  {line}"));
             }
         }
@@ -54,6 +54,7 @@ enum Need {
     WasmTarget,
     PostgresServer,
     Psql,
+    Npm,
 }
 
 /// How to meet a need.
@@ -72,6 +73,7 @@ impl Need {
             Self::WasmTarget => "the Rust target wasm32-wasip2",
             Self::PostgresServer => "a PostgreSQL server, version 15 or newer",
             Self::Psql => "psql",
+            Self::Npm => "npm",
         }
     }
 
@@ -82,6 +84,7 @@ impl Need {
             Self::WasmTarget => "plugins are built for it",
             Self::PostgresServer => "tests and demo issue logins on a real one of their own",
             Self::Psql => "tests and demo log in with it, as an agent would",
+            Self::Npm => "the plugin in JavaScript is built with it, and left out without it",
         }
     }
 
@@ -103,7 +106,13 @@ impl Need {
             Self::Psql => postgres_folders().iter().any(|folder| {
                 probe(&folder.join("psql").to_string_lossy(), &["--version"]).is_some()
             }),
+            Self::Npm => probe("npm", &["--version"]).is_some(),
         }
+    }
+
+    /// Whether tests and demo do without it.
+    const fn is_optional(self) -> bool {
+        matches!(self, Self::Npm)
     }
 
     fn remedy(self) -> Remedy {
@@ -123,6 +132,7 @@ impl Need {
             }
             Self::PostgresServer => packages(&["postgresql"]),
             Self::Psql => packages(&["postgresql-client"]),
+            Self::Npm => packages(&["nodejs", "npm"]),
         }
     }
 }
@@ -212,8 +222,8 @@ const RUSTC_LEAST: (u32, u32) = (1, 95);
 /// The oldest server that the PostgreSQL plugin supports.
 const POSTGRES_LEAST: (u32, u32) = (15, 0);
 
-const NEEDS: [Need; 5] =
-    [Need::Rustc, Need::CCompiler, Need::WasmTarget, Need::PostgresServer, Need::Psql];
+const NEEDS: [Need; 6] =
+    [Need::Rustc, Need::CCompiler, Need::WasmTarget, Need::PostgresServer, Need::Psql, Need::Npm];
 
 #[cfg(test)]
 mod tests {
