@@ -9,6 +9,7 @@
 
 mod admission;
 mod hostile;
+mod http;
 mod isolation;
 mod postgres;
 mod revocation;
