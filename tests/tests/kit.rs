@@ -5,11 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use claviger_e2e::token_api::TokenApi;
 use claviger_e2e::world::{plugins, program};
 use serde_json::Value;
 
-#[test]
-fn what_new_writes_passes_its_tests_and_the_check() {
+#[tokio::test]
+async fn what_new_writes_passes_its_tests_the_check_and_the_suite() {
     let folder = tempfile::tempdir().expect("a folder");
     // Shared by both kinds and kept for the next run: the SDK is compiled once.
     let target = workspace().join("target/kit");
@@ -31,6 +32,9 @@ fn what_new_writes_passes_its_tests_and_the_check() {
         let component = component.display().to_string();
         let check = kit("claviger", folder.path(), &["plugin", "check", &component]);
         assert_ok(&check, kind);
+        if kind == "http" {
+            assert_conforms(&folder.path().join(&name), &component).await;
+        }
     }
     let again = kit("clavigerd", folder.path(), &["plugin", "new", "my-sql"]);
     assert!(!again.status.success(), "an existing folder is left alone");
@@ -88,6 +92,19 @@ fn the_stanza_that_inspect_prints_is_one_that_the_broker_accepts() {
     for part in ["claviger.postgres", "password* (PGPASSWORD)", "db_user", "because it creates"] {
         assert!(screen.contains(part), "{part} is missing in {screen}");
     }
+}
+
+/// Runs the suite with the configuration that `new` wrote, on the service that it names.
+async fn assert_conforms(folder: &Path, component: &str) {
+    let service = TokenApi::start(folder).await;
+    let path = folder.join("conformance.toml");
+    let config = std::fs::read_to_string(&path).expect("a configuration");
+    std::fs::write(&path, config.replace("7878", &service.port().to_string())).expect("written");
+    let arguments = ["plugin", "test", component, "--config", "conformance.toml"];
+    let report = kit("clavigerd", folder, &arguments);
+    assert_ok(&report, component);
+    let told = String::from_utf8_lossy(&report.stdout).into_owned();
+    assert!(!told.contains("skip") || told.contains("0 skipped"), "{told}");
 }
 
 fn kit(name: &str, folder: &Path, arguments: &[&str]) -> Output {
