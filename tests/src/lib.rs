@@ -17,4 +17,5 @@ pub mod poll;
 pub mod port;
 pub mod refusal;
 pub mod rpc;
+pub mod token_api;
 pub mod world;

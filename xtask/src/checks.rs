@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::javascript;
 use crate::paths::Paths;
 use crate::plugins;
 use crate::setup::{self, Mode};
@@ -16,6 +17,7 @@ pub fn test(paths: &Paths, args: &[String]) -> Result<()> {
     Step::cargo("build the programs and the tests", &paths.root)
         .args(["build", "--workspace", "--all-targets"])
         .run()?;
+    javascript::build(paths)?;
     Step::cargo("run every test", &paths.root)
         .args(["test", "--workspace"])
         .args(args)

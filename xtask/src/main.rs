@@ -4,6 +4,7 @@
 
 mod checks;
 mod demo;
+mod javascript;
 mod paths;
 mod plugins;
 mod setup;
@@ -40,7 +41,10 @@ fn dispatch(args: &[String]) -> Result<()> {
         }
         ("setup", []) => setup::run(Mode::Install),
         ("setup", [print]) if print == "--print" => setup::run(Mode::Print),
-        ("plugins", []) => plugins::build(&paths),
+        ("plugins", []) => {
+            plugins::build(&paths)?;
+            javascript::build(&paths)
+        }
         ("test", filter) => checks::test(&paths, filter),
         ("demo", []) => demo::prepare_and_run(&paths),
         ("check", []) => checks::check(&paths),

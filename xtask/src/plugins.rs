@@ -55,9 +55,9 @@ fn packages(paths: &Paths) -> Result<Vec<String>> {
     Ok(packages.iter().filter_map(|package| text(package, "/name").map(str::to_owned)).collect())
 }
 
-/// The name under which a configuration knows the plugin of `package`; the guest SDK is none.
+/// The name under which a configuration knows the plugin of `package`; the guest SDK and its macros are none.
 fn plugin_name(package: &str) -> Option<&str> {
-    package.strip_prefix(PLUGIN_PREFIX).filter(|name| *name != "sdk")
+    package.strip_prefix(PLUGIN_PREFIX).filter(|name| !name.starts_with("sdk"))
 }
 
 /// Builds for the sandbox. Cargo itself tells which files it wrote, so that no stale component
@@ -123,6 +123,7 @@ mod tests {
     fn names_the_plugins_and_not_the_sdk() {
         assert_eq!(plugin_name("claviger-plugin-postgres"), Some("postgres"));
         assert_eq!(plugin_name("claviger-plugin-sdk"), None);
+        assert_eq!(plugin_name("claviger-plugin-sdk-macros"), None);
         assert_eq!(plugin_name("claviger-core"), None);
     }
 

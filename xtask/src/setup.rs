@@ -31,11 +31,11 @@ pub fn run(mode: Mode) -> Result<()> {
         match remedy {
             Remedy::Run(steps) if mode == Mode::Install => install(need, steps)?,
             Remedy::Run(steps) => {
-                unmet = true;
+                unmet |= !need.is_optional();
                 steps.iter().for_each(|step| println!("  {}", step.line()));
             }
             Remedy::Tell(lines) => {
-                unmet = true;
+                unmet |= !need.is_optional();
                 lines.iter().for_each(|line| println!("  {line}"));
             }
         }
@@ -56,6 +56,7 @@ enum Need {
     Psql,
     MariadbServer,
     MariadbClient,
+    Npm,
 }
 
 /// How to meet a need.
@@ -76,6 +77,7 @@ impl Need {
             Self::Psql => "psql",
             Self::MariadbServer => "a MariaDB server, version 10.11 or newer",
             Self::MariadbClient => "the mariadb client",
+            Self::Npm => "npm",
         }
     }
 
@@ -88,6 +90,7 @@ impl Need {
             Self::Psql => "tests and demo log in with it, as an agent would",
             Self::MariadbServer => "tests issue logins on a real one of their own",
             Self::MariadbClient => "tests log in with it, as an agent would",
+            Self::Npm => "the plugin in JavaScript is built with it, and left out without it",
         }
     }
 
@@ -118,7 +121,13 @@ impl Need {
                     && server.is_some_and(|line| mariadb_version(&line) >= Some(MARIADB_LEAST))
             }
             Self::MariadbClient => probe("mariadb", &["--version"]).is_some(),
+            Self::Npm => probe("npm", &["--version"]).is_some(),
         }
+    }
+
+    /// Whether tests and demo do without it.
+    const fn is_optional(self) -> bool {
+        matches!(self, Self::Npm)
     }
 
     fn remedy(self) -> Remedy {
@@ -142,6 +151,7 @@ impl Need {
             // this package has the server's programs only, and tests start their own.
             Self::MariadbServer => packages(&["mariadb-server-core"]),
             Self::MariadbClient => packages(&["mariadb-client"]),
+            Self::Npm => packages(&["nodejs", "npm"]),
         }
     }
 }
@@ -239,7 +249,7 @@ const POSTGRES_LEAST: (u32, u32) = (15, 0);
 /// The oldest server that the MySQL plugin's tests have run on.
 const MARIADB_LEAST: (u32, u32) = (10, 11);
 
-const NEEDS: [Need; 7] = [
+const NEEDS: [Need; 8] = [
     Need::Rustc,
     Need::CCompiler,
     Need::WasmTarget,
@@ -247,6 +257,7 @@ const NEEDS: [Need; 7] = [
     Need::Psql,
     Need::MariadbServer,
     Need::MariadbClient,
+    Need::Npm,
 ];
 
 #[cfg(test)]

@@ -34,6 +34,11 @@ impl Step {
         self
     }
 
+    /// Adds an option and its file.
+    pub fn arg_pair(self, option: &str, file: &Path) -> Self {
+        self.args([OsStr::new(option), file.as_os_str()])
+    }
+
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);

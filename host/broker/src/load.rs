@@ -1,7 +1,7 @@
 //! From a configuration to the parts that it describes: plugins, catalog, policy folders, sealing
 //! key. Serves nothing; `check` and `serve` both begin here.
 
-mod connections;
+pub mod connections;
 mod plugins;
 
 use std::collections::BTreeMap;

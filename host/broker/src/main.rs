@@ -27,6 +27,10 @@ enum Command {
     },
     /// Serves on this machine for one developer: sockets, journal and key are made for you.
     Dev(dev::DevArgs),
+    /// For who writes, reviews or publishes a plugin: makes, checks, shows, tests and signs one,
+    /// without a broker.
+    #[command(subcommand)]
+    Plugin(kit::Command),
     /// Checks configuration, policies, prompt files and plugins without serving. Exit code 1 if
     /// anything is wrong: meant for CI.
     Check {
@@ -34,9 +38,6 @@ enum Command {
         #[arg(short, long, default_value = "/etc/claviger/claviger.toml")]
         config: PathBuf,
     },
-    /// For publishers of plugins: keys and signatures.
-    #[command(subcommand)]
-    Plugin(kit::KitCommand),
     /// Compiles one component from standard input to standard output, under limits: what the
     /// broker starts for each component that it has not compiled before.
     #[command(hide = true)]
@@ -61,7 +62,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { config } => check::run(&config),
         Command::CompileComponent { class } => Ok(clavigerd::plugin::compile_child(class)),
-        Command::Plugin(command) => kit::run(&command),
+        Command::Plugin(command) => kit::run(command),
         Command::Serve { config } => {
             harden::process()?;
             telemetry::start();

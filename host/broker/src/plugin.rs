@@ -22,15 +22,17 @@ mod run;
 mod signature;
 mod spec;
 mod store;
+mod trial;
 
 pub use admit::AdmitError;
 pub use backend::{BackendError, ISSUER_WANTED};
 pub use cache::ComponentCache;
 pub use compile::{CompileError, child as compile_child};
 pub use engine::EngineError;
+pub use link::{Grant, Grants, LinkError, check_import};
 pub use manifest::{
-    Auth, ConnectionKind, ConnectionRequest, CredentialSpec, Dialect, FieldSpec, LimitsClass,
-    Manifest, ManifestError, Revocation, Ttl,
+    ABI, Auth, ConnectionKind, ConnectionRequest, CredentialSpec, Dialect, FieldSpec, LimitsClass,
+    Manifest, ManifestError, Revocation, SECTION, Ttl,
 };
 pub use observe::{Call as ObservedCall, Observation, Observe, Outcome};
 pub use plugins::{LoadError, PluginInfo, Plugins, PluginsOptions};
@@ -39,8 +41,10 @@ pub use signature::{
 };
 pub use spec::{
     BackendSpec, ClientAddress, ConnectionSpec, HttpSpec, JwtSpec, PluginSpec, SqlSpec, Terms,
+    component_bytes_max,
 };
 pub use store::PluginStore;
+pub use trial::{Ask, SCOPE as TRIAL_SCOPE, Trial, links};
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,6 @@
 pub mod admin;
 pub mod agent;
 mod convert;
-mod reply;
+pub mod reply;
 mod status;
 mod watch;

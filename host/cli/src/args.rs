@@ -48,12 +48,12 @@ pub enum Command {
     Audit(audit::AuditCommand),
     /// Tell what stands behind a refusal (operators)
     Why(why::WhyArgs),
-    /// List plugins and lift a quarantine (operators)
-    #[command(subcommand)]
-    Plugin(plugin::PluginCommand),
     /// Check prompt files, without a broker
     #[command(subcommand)]
     Prompt(prompt::PromptCommand),
+    /// Write, check, inspect, test and sign plugins; list those of a broker (operators)
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Have the broker load configuration, plugins, policies and prompt files again (operators)
     #[command(after_help = "Example:\n  claviger reload && claviger audit tail --last 1")]
     Reload,
@@ -167,6 +167,9 @@ mod tests {
             "claviger prompt digest a.md",
             "claviger plugin list -o json",
             "claviger plugin lift postgres",
+            "claviger plugin new tokens --kind sql",
+            "claviger plugin check a.wasm --output json",
+            "claviger plugin test a.wasm --config c.toml",
             "claviger reload",
             "claviger version",
             "claviger completion bash",

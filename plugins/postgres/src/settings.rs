@@ -1,30 +1,38 @@
-//! The operator's settings and parameters, and what no JSON schema can say about them. Their
-//! documentation stands in `manifest.json`, where operators and the host read it.
+//! The operator's settings and parameters, and what no JSON schema can say about them. The
+//! comments on the fields are what operators read in the manifest's schemas.
 
-use claviger_plugin_sdk::{Config, Problem};
+use claviger_plugin_sdk::{Config, Problem, Schema};
 use serde::Deserialize;
 
 use crate::LOGIN_PREFIX;
 
 /// One backend's settings.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 pub struct Settings {
-    /// Iterations of the SCRAM verifier.
+    /// Iterations of the SCRAM-SHA-256 verifier. The passwords are random and longer than 128
+    /// bits, so stretching adds nothing and 1 is sound; raise it only if a rule asks for it.
     #[serde(default = "default_scram_iterations")]
+    #[schema(minimum = 1, maximum = 1000000, default = 1)]
     pub scram_iterations: u32,
-    /// Who inherits what a login leaves behind.
+    /// Who inherits what a login leaves behind in the connection's database. Without it, what a
+    /// login made is dropped with it.
+    #[schema(min_length = 1, max_length = 63)]
     pub reassign_owned_to: Option<String>,
 }
 
 /// One scope's parameters.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 pub struct Parameters {
-    /// The group role whose rights each login inherits.
+    /// The group role whose rights each login of this scope inherits.
+    #[schema(min_length = 1, max_length = 63)]
     pub grant_role: String,
     /// How many connections a login may hold at once.
     #[serde(default = "default_connection_limit")]
+    #[schema(minimum = 1, maximum = 1000, default = 10)]
     pub connection_limit: u32,
-    /// How long a statement may take.
+    /// What a login's statements may take unless it sets another value itself, in PostgreSQL's
+    /// notation: `30s`, `5min`.
+    #[schema(pattern = "^[1-9][0-9]{0,8}(ms|s|min|h)$")]
     pub statement_timeout: Option<String>,
 }
 

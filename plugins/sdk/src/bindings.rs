@@ -1,5 +1,5 @@
 //! The types and calls that wit-bindgen makes of `wit/`. Nothing is written by hand here; on
-//! other targets than WebAssembly every call into the host panics.
+//! other targets than WebAssembly `native.rs` takes its place.
 
 #![allow(
     missing_docs,

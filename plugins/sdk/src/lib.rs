@@ -1,25 +1,41 @@
 //! Writes a Claviger plugin as plain Rust: the guest side of `wit/`, nothing of the host's.
 #![doc = include_str!("../README.md")]
 
+// The derives name the crate from outside; its own tests use them too.
+#[cfg(test)]
+extern crate self as claviger_plugin_sdk;
+
+#[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
+pub mod bindings;
+#[cfg(not(target_arch = "wasm32"))]
+#[doc(hidden)]
+#[path = "native.rs"]
 pub mod bindings;
 mod error;
 pub mod http;
 pub mod jwt;
 pub mod log;
 mod provider;
+mod schema;
 mod secret;
 pub mod sql;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
 mod time;
 
 pub use bindings::claviger::provider::calls::Lease;
 pub use bindings::claviger::types::errors::{Error, ErrorKind};
 pub use bindings::claviger::types::secrets::Secret;
+pub use claviger_plugin_sdk_macros::Schema;
 pub use provider::{Config, Issue, Problem, Provider, Revoke};
+pub use schema::Schema;
 pub use time::rfc3339;
 
 /// Makes a component of a [`Provider`] and embeds its manifest, the file at the given path
-/// beside the plugin's `Cargo.toml`.
+/// beside the plugin's `Cargo.toml`. The file is checked while the plugin is compiled. It leaves
+/// out `settings-schema` and `parameters-schema` if [`Provider::Settings`] and
+/// [`Provider::Parameters`] have a [`Schema`]; a schema in the file counts instead.
 ///
 /// Once per plugin, at the top level:
 /// `claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json");`.
@@ -29,7 +45,7 @@ pub use time::rfc3339;
 macro_rules! export {
     ($provider:ty, manifest = $path:literal) => {
         const _: () = {
-            const MANIFEST: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $path));
+            const MANIFEST: &[u8] = $crate::guest::manifest!($provider, $path);
 
             #[cfg(not(target_arch = "wasm32"))]
             const _: (&[u8], fn()) = (MANIFEST, $crate::guest::require_provider::<$provider>);
@@ -57,6 +73,9 @@ macro_rules! export {
 /// What [`export!`] expands to. Not for plugins.
 #[doc(hidden)]
 pub mod guest {
+    #[cfg(target_arch = "wasm32")]
     pub use crate::bindings::export_component;
     pub use crate::provider::{Component, require_provider};
+    pub use crate::schema::{joined, length, text};
+    pub use claviger_plugin_sdk_macros::manifest;
 }

@@ -113,6 +113,12 @@ impl Sql {
         self.0.mysql_native(secret);
         self
     }
+
+    /// For tests that look at the whole statement.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) const fn statement(&self) -> &Statement {
+        &self.0
+    }
 }
 
 /// How many rows cross into the guest at a time: most answers fit one page, and a page of wide

@@ -163,7 +163,7 @@ fn small_enough(spec: &PluginSpec, class: LimitsClass) -> Result<(), AdmitError>
     if found > most { Err(AdmitError::TooLarge { found, most }) } else { Ok(()) }
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
     hash

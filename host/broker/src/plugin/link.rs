@@ -71,14 +71,15 @@ pub enum LinkError {
 pub fn link(component: &Component, grants: Grants) -> Result<InstancePre<Call>, LinkError> {
     let engine = component.engine();
     for (import, _) in component.component_type().imports(engine) {
-        check(import, grants)?;
+        check_import(import, grants)?;
     }
     let mismatch = |error: wasmtime::Error| LinkError::Mismatch(format!("{error:#}"));
     let linker = linker(engine, grants).map_err(mismatch)?;
     linker.instantiate_pre(component).map_err(mismatch)
 }
 
-fn check(import: &str, grants: Grants) -> Result<(), LinkError> {
+/// Whether a component may import `import`.
+pub fn check_import(import: &str, grants: Grants) -> Result<(), LinkError> {
     let doors = [
         ("claviger:sql/", "sql", grants.sql),
         ("claviger:egress/", "http", grants.http),
@@ -163,7 +164,7 @@ mod tests {
             ("env", Grant::Given, "which no plugin gets"),
         ] {
             let grants = Grants { sql: door, http: door, jwt: door };
-            let refusal = check(import, grants).err().map(|e| e.to_string());
+            let refusal = check_import(import, grants).err().map(|e| e.to_string());
             match refusal {
                 None => assert!(sentence.is_empty(), "{import} {door:?}"),
                 Some(text) => assert!(!sentence.is_empty() && text.contains(sentence), "{text}"),

@@ -318,8 +318,7 @@ impl Plugins {
         }
     }
 
-    /// Mints what `request` describes on `backend`.
-    #[cfg(test)]
+    /// Mints what `request` describes on `backend`, for tests and the kit's suite.
     pub(super) async fn mint(
         &self,
         backend: &BackendName,

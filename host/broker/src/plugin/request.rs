@@ -11,7 +11,8 @@ use crate::issuer::{Attribution, Subject};
 
 /// One permitted and recorded request to mint a credential.
 ///
-/// INVARIANT (no-plugin-without-intent): outside tests it is made only from an `Intent`.
+/// INVARIANT (no-plugin-without-intent): it is made only from an `Intent`, except in tests and
+/// in `trial`, which no agent reaches.
 pub struct IssueRequest {
     pub(super) intent: String,
     pub(super) session: String,

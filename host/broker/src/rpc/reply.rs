@@ -5,6 +5,7 @@ use claviger_core::flow::session::Opened;
 use claviger_core::issued::{Credential, Field, FieldValue};
 use claviger_core::secret::Secret;
 use claviger_proto::v1;
+use zeroize::Zeroizing;
 
 use super::convert;
 
@@ -27,6 +28,30 @@ pub fn credential(credential: Credential) -> v1::Credential {
         fields: credential.fields.into_iter().map(field).collect(),
         expires_at: Some(convert::timestamp(credential.expires_at)),
     }
+}
+
+/// A field in plain text, as the agent gets it.
+pub struct OpenField {
+    /// Its name.
+    pub name: String,
+    /// The environment variable under which clients look for it.
+    pub env: Option<String>,
+    /// Its value.
+    pub value: Zeroizing<String>,
+    /// Whether only the agent may see it.
+    pub secret: bool,
+}
+
+/// The fields of a credential that the plugin kit's suite minted: the suite is the agent then.
+pub fn open_fields(credential: Credential) -> Vec<OpenField> {
+    let open = |field: Field| {
+        let (value, secret) = match field.value {
+            FieldValue::Plain(value) => (value, false),
+            FieldValue::Secret(value) => (handed_over(value), true),
+        };
+        OpenField { name: field.name, env: field.env, value: Zeroizing::new(value), secret }
+    };
+    credential.fields.into_iter().map(open).collect()
 }
 
 fn field(field: Field) -> v1::Field {

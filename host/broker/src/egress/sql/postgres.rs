@@ -86,7 +86,12 @@ impl Session {
         for (index, stream) in streams.into_iter().enumerate() {
             match read(stream).await {
                 Err(Unread::TooMuch(failure)) => return Err(failure),
-                Err(Unread::Refused(_)) if index < prelude.len() => return Err(unclean()),
+                // Refused, the server refused the rest too. Cut off, it may have run all of it: the
+                // messages were sent together.
+                Err(Unread::Refused(error)) if index < prelude.len() => {
+                    let refused = error.as_db_error().is_some();
+                    return Err(if refused { unclean() } else { failure::of_statement(&error) });
+                }
                 Err(Unread::Refused(error)) => replies.push(Err(failure::of_statement(&error))),
                 Ok(_) if index < prelude.len() => {}
                 Ok(rows) => replies.push(Ok(rows)),
