@@ -4,6 +4,7 @@
 
 mod checks;
 mod demo;
+mod fuzz;
 mod paths;
 mod plugins;
 mod setup;
@@ -42,6 +43,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         ("setup", [print]) if print == "--print" => setup::run(Mode::Print),
         ("plugins", []) => plugins::build(&paths),
         ("test", filter) => checks::test(&paths, filter),
+        ("fuzz", args) => fuzz::run(&paths, args),
         ("demo", []) => demo::prepare_and_run(&paths),
         ("check", []) => checks::check(&paths),
         ("proto", []) => checks::proto(&paths),
@@ -59,5 +61,7 @@ cargo xtask <command>
   plugins           build the plugins to target/plugins/
   test [args…]      setup, plugins, binaries, then `cargo test --workspace [args…]`
   demo              setup, plugins, binaries, then the guided tour
+  fuzz [target] [--seconds N]
+                    search for faults with libFuzzer, ten minutes a target unless told otherwise
   check             formatting, clippy without warnings, cargo-deny if it is installed
   proto             write the committed gRPC code anew from the .proto files";

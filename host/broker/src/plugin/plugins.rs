@@ -14,7 +14,7 @@ use claviger_core::ports::{self, PluginError, PluginErrorKind};
 use thiserror::Error;
 
 use super::admit::{self, AdmitError, Loaded};
-use super::backend::{Backend, BackendError, PROBLEMS_MAX};
+use super::backend::{Backend, BackendError};
 use super::engine::{EngineError, Sandbox};
 use super::link::{Grant, Grants};
 use super::manifest::{ConnectionKind, Manifest};
@@ -163,7 +163,7 @@ impl Plugins {
                     pointer: problem.pointer,
                     message: problem.message,
                 };
-                problems.into_iter().take(PROBLEMS_MAX).map(invalid).map(wrap).collect()
+                problems.into_iter().map(invalid).map(wrap).collect()
             }
             Ok(_) => {
                 self.backends.insert(name, (plugin, backend));

@@ -8,10 +8,13 @@
 )]
 
 mod admission;
+mod crafted;
+mod floods;
 mod hostile;
 mod isolation;
 mod postgres;
 mod revocation;
+mod served;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -38,7 +38,7 @@ async fn a_second_manifest_is_refused() {
 #[tokio::test]
 async fn a_connection_that_is_not_granted_prints_the_stanza() {
     let errors = load_errors(plugin(POSTGRES), bare_backend()).await;
-    assert!(errors.contains("no backend binds an SQL connection"), "{errors}");
+    assert!(errors.contains("no backend binds a connection of kind `sql`"), "{errors}");
     let mut backend = database_backend(server());
     let admin = backend.connections.remove("admin").unwrap();
     backend.connections.insert("amdin".parse().unwrap(), admin);

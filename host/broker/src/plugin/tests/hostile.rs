@@ -47,7 +47,7 @@ async fn a_memory_bomb_gets_no_more_than_its_share() {
 #[tokio::test]
 async fn a_connection_outside_the_grant_is_not_even_linked() {
     let errors = load_errors(plugin("hostile/foreign_connection"), bare_backend()).await;
-    assert!(errors.contains("imports `claviger:sql/sql@0.1.0`"), "{errors}");
+    assert!(errors.contains("imports `claviger:sql/sql@"), "{errors}");
     assert!(errors.contains("requests no connection of kind `sql`"), "{errors}");
 }
 
@@ -120,30 +120,6 @@ async fn the_third_trap_within_a_minute_quarantines() {
         &seen[1..],
         [Outcome::Trapped, Outcome::Trapped, Outcome::Trapped, Outcome::Quarantined]
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn others_are_served_while_loops_run() {
-    let minute = std::time::Duration::from_secs(60);
-    let limits = Limits { guest_cpu: minute / 120, wall: minute, ..Limits::default() };
-    let sandbox = Sandbox::start(limits).unwrap();
-    let looping =
-        Arc::new(Fixture::on(Arc::clone(&sandbox), "hostile/endless_loop", bare_backend()).await);
-    let honest = Fixture::on(sandbox, "hostile/keeps_state", bare_backend()).await;
-    let loops: Vec<_> = (0..4)
-        .map(|_| {
-            let looping = Arc::clone(&looping);
-            tokio::spawn(async move { looping.issue(intent()).await.map(drop) })
-        })
-        .collect();
-    // More loops than threads: did they not make way, this task would not run before their end.
-    let honest = tokio::spawn(async move { honest.revoke(intent()).await });
-    honest.await.unwrap().expect("served while four loops run on two threads");
-    assert!(loops.iter().any(|running| !running.is_finished()), "the loops were over already");
-    for running in loops {
-        let error = running.await.unwrap().unwrap_err();
-        assert!(error.message.contains("more processor time"), "{error}");
-    }
 }
 
 pub(super) async fn load_errors(plugin: PluginSpec, backend: BackendSpec) -> String {
