@@ -12,6 +12,7 @@ mod config;
 mod manifest;
 mod prompt;
 mod statement;
+mod view;
 
 /// One target.
 #[derive(Debug)]
@@ -25,7 +26,9 @@ pub struct Target {
 /// All targets.
 pub const TARGETS: &[Target] = &[
     Target { name: "config", run: config::run },
+    Target { name: "extract", run: view::extract },
     Target { name: "manifest", run: manifest::run },
     Target { name: "prompt", run: prompt::run },
     Target { name: "statement", run: statement::run },
+    Target { name: "view", run: view::run },
 ];

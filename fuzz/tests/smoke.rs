@@ -34,7 +34,7 @@ fn an_unknown_target_is_refused_by_name() {
     let output = run("nothing", seed_files("config"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{said}");
-    assert!(said.contains("set it to one of config, manifest"), "{said}");
+    assert!(said.contains("set it to one of config, extract"), "{said}");
 }
 
 fn try_for_a_moment(target: &Target) {

@@ -8,13 +8,16 @@
 )]
 
 mod admission;
+mod canary;
 mod crafted;
 mod floods;
 mod hostile;
 mod isolation;
+mod oracle;
 mod postgres;
 mod revocation;
 mod served;
+mod service;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

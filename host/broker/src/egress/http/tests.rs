@@ -10,7 +10,7 @@
 mod addresses;
 mod answers;
 mod secrets;
-mod server;
+pub mod server;
 mod tls;
 
 use std::collections::VecDeque;
