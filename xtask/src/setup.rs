@@ -1,5 +1,5 @@
 //! Makes a fresh machine ready for tests and demo. Installs from the distribution only, says what
-//! and why, and never touches a PostgreSQL that is there already.
+//! and why, and never touches a PostgreSQL or MariaDB that is there already.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,8 @@ enum Need {
     WasmTarget,
     PostgresServer,
     Psql,
+    MariadbServer,
+    MariadbClient,
 }
 
 /// How to meet a need.
@@ -74,6 +76,8 @@ impl Need {
             Self::WasmTarget => "the Rust target wasm32-wasip2",
             Self::PostgresServer => "a PostgreSQL server, version 15 or newer",
             Self::Psql => "psql",
+            Self::MariadbServer => "a MariaDB server, version 10.11 or newer",
+            Self::MariadbClient => "the mariadb client",
         }
     }
 
@@ -85,6 +89,8 @@ impl Need {
             Self::WasmTarget => "plugins are built for it",
             Self::PostgresServer => "tests and demo issue logins on a real one of their own",
             Self::Psql => "tests and demo log in with it, as an agent would",
+            Self::MariadbServer => "tests issue logins on a real one of their own",
+            Self::MariadbClient => "tests log in with it, as an agent would",
         }
     }
 
@@ -110,6 +116,15 @@ impl Need {
             Self::Psql => postgres_folders().iter().any(|folder| {
                 probe(&folder.join("psql").to_string_lossy(), &["--version"]).is_some()
             }),
+            Self::MariadbServer => {
+                let installer = probe("sh", &["-c", "command -v mariadb-install-db"]);
+                let server = ["/usr/sbin/mariadbd", "mariadbd"]
+                    .iter()
+                    .find_map(|program| probe(program, &["--version"]));
+                installer.is_some()
+                    && server.is_some_and(|line| mariadb_version(&line) >= Some(MARIADB_LEAST))
+            }
+            Self::MariadbClient => probe("mariadb", &["--version"]).is_some(),
         }
     }
 
@@ -131,6 +146,10 @@ impl Need {
             }
             Self::PostgresServer => packages(&["postgresql"]),
             Self::Psql => packages(&["postgresql-client"]),
+            // Not `mariadb-server`, which starts one on port 3306 as soon as it is installed:
+            // this package has the server's programs only, and tests start their own.
+            Self::MariadbServer => packages(&["mariadb-server-core"]),
+            Self::MariadbClient => packages(&["mariadb-client"]),
         }
     }
 }
@@ -214,19 +233,29 @@ fn version(line: &str) -> Option<(u32, u32)> {
     Some((number(major)?, number(minor).unwrap_or(0)))
 }
 
+/// MariaDB's programs name themselves with a path or a protocol before the server's version.
+fn mariadb_version(line: &str) -> Option<(u32, u32)> {
+    line.split_once(" Ver ").and_then(|(_, rest)| version(rest))
+}
+
 /// What `rust-version` in Cargo.toml says; an older compiler refuses the workspace.
 const RUSTC_LEAST: (u32, u32) = (1, 95);
 
 /// The oldest server that the PostgreSQL plugin supports.
 const POSTGRES_LEAST: (u32, u32) = (15, 0);
 
-const NEEDS: [Need; 6] = [
+/// The oldest server that the MySQL plugin's tests have run on.
+const MARIADB_LEAST: (u32, u32) = (10, 11);
+
+const NEEDS: [Need; 8] = [
     Need::Rustc,
     Need::CCompiler,
     Need::CppCompiler,
     Need::WasmTarget,
     Need::PostgresServer,
     Need::Psql,
+    Need::MariadbServer,
+    Need::MariadbClient,
 ];
 
 #[cfg(test)]
@@ -244,5 +273,7 @@ mod tests {
         for (line, expect) in table {
             assert_eq!(version(line), expect, "{line}");
         }
+        let mariadb = "/usr/sbin/mariadbd  Ver 10.11.19-MariaDB for debian-linux-gnu on x86_64";
+        assert_eq!(mariadb_version(mariadb), Some((10, 11)));
     }
 }

@@ -6,6 +6,9 @@
     reason = "a test that cannot start its server must fail, and say why"
 )]
 
+mod machine;
+mod mariadb;
 mod postgres;
 
+pub use mariadb::{Mariadb, MariadbOptions};
 pub use postgres::{ClusterOptions, Postgres};

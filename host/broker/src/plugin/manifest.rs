@@ -14,6 +14,7 @@ use thiserror::Error;
 use wasmparser::{Parser, Payload};
 
 use super::plain;
+pub use crate::egress::sql::Dialect;
 
 /// A plugin's manifest. Unknown keys are refused: a newer plugin must not seem to work while the
 /// host ignores what it asks for.
@@ -123,16 +124,6 @@ pub enum ConnectionKind {
     Http,
     /// The broker as an issuer of tokens.
     Jwt,
-}
-
-/// An SQL dialect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Dialect {
-    /// PostgreSQL.
-    Postgres,
-    /// MySQL and MariaDB.
-    Mysql,
 }
 
 /// A way of logging in.

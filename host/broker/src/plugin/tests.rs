@@ -13,6 +13,7 @@ mod crafted;
 mod floods;
 mod hostile;
 mod isolation;
+mod mysql;
 mod oracle;
 mod postgres;
 mod revocation;
