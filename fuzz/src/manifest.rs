@@ -23,7 +23,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn keeps_its_promises(manifest: &Manifest) {
-    assert_eq!(manifest.abi, "claviger:provider@0.1.0");
+    assert!(manifest.abi.starts_with("claviger:provider@0.1."), "{}", manifest.abi);
     let fields = &manifest.credential.fields;
     assert!(fields.len() <= 16 && manifest.join_keys.len() <= 8, "more than a lease holds");
     for (at, (name, _)) in fields.iter().enumerate() {

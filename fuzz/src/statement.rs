@@ -1,11 +1,12 @@
 //! SQL put together from parts: what a server reads must be the parts that went in. The tokens are
 //! told apart by a lexer that shares nothing with the code that quotes.
 
-use clavigerd::egress::sql::Statement;
+use clavigerd::egress::sql::{Dialect, Statement};
 
-/// Builds a statement of parts drawn from `data`, and reads it as the server would.
+/// Builds a statement of parts drawn from `data`, and reads it as each server would.
 pub fn run(data: &[u8]) {
     let parts = parts(data);
+    let expect = expected(&parts);
     let mut statement = Statement::default();
     for part in &parts {
         match part {
@@ -14,9 +15,10 @@ pub fn run(data: &[u8]) {
             Part::Literal(value) => statement.literal(value.clone()),
         }
     }
-    let Ok(rendered) = statement.render() else { return };
-    let expect: Vec<_> = parts.into_iter().flat_map(Part::tokens).collect();
-    assert_eq!(tokens(rendered.as_str(), '"'), expect, "{}", rendered.as_str());
+    for (dialect, mark) in [(Dialect::Postgres, '"'), (Dialect::Mysql, '`')] {
+        let Ok(rendered) = statement.render(dialect) else { continue };
+        assert_eq!(tokens(rendered.as_str(), (dialect, mark)), expect, "{}", rendered.as_str());
+    }
 }
 
 enum Part {
@@ -34,16 +36,29 @@ enum Token {
     Literal(String),
 }
 
-impl Part {
-    fn tokens(self) -> Vec<Token> {
-        match self {
-            Self::Text(text) => {
-                text.split_whitespace().map(|word| Token::Bare(word.to_owned())).collect()
+/// What the parts say; texts side by side are one text.
+fn expected(parts: &[Part]) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let mut bare = String::new();
+    let flush = |bare: &mut String, tokens: &mut Vec<Token>| {
+        tokens.extend(bare.split_whitespace().map(|word| Token::Bare(word.to_owned())));
+        bare.clear();
+    };
+    for part in parts {
+        match part {
+            Part::Text(text) => bare.push_str(text),
+            Part::Ident(name) => {
+                flush(&mut bare, &mut tokens);
+                tokens.push(Token::Ident(name.clone()));
             }
-            Self::Ident(name) => vec![Token::Ident(name)],
-            Self::Literal(value) => vec![Token::Literal(value)],
+            Part::Literal(value) => {
+                flush(&mut bare, &mut tokens);
+                tokens.push(Token::Literal(value.clone()));
+            }
         }
     }
+    flush(&mut bare, &mut tokens);
+    tokens
 }
 
 /// Each part is a byte that says its kind, and what follows up to a byte 0xff.
@@ -62,7 +77,7 @@ fn parts(data: &[u8]) -> Vec<Part> {
 }
 
 /// Splits SQL at white space and quotation marks: the lexical rules of the server's manual.
-fn tokens(sql: &str, ident_mark: char) -> Vec<Token> {
+fn tokens(sql: &str, (dialect, ident_mark): (Dialect, char)) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = sql;
     while let Some(first) = rest.chars().next() {
@@ -77,7 +92,10 @@ fn tokens(sql: &str, ident_mark: char) -> Vec<Token> {
             let end = rest.find(|c: char| c.is_ascii_whitespace() || c == '\'' || c == ident_mark);
             let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
             // A prefix right at a quotation mark changes how the value is read: `E'\''`, `U&"…"`.
-            assert!(!after.starts_with(['\'', ident_mark]), "`{word}` touches what is quoted");
+            // MySQL's `@` alone stands right before the host of an account.
+            let touches = after.starts_with(['\'', ident_mark]);
+            let at = dialect == Dialect::Mysql && word.ends_with('@');
+            assert!(!touches || at, "`{word}` touches what is quoted");
             tokens.push(Token::Bare(word.to_owned()));
             rest = after;
         }

@@ -10,6 +10,7 @@
 
 pub mod broker;
 pub mod client;
+pub mod contract;
 pub mod other_user;
 pub mod pki;
 pub mod poll;

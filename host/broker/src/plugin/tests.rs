@@ -7,7 +7,9 @@
     reason = "a test may panic"
 )]
 
+mod abi;
 mod admission;
+mod again;
 mod canary;
 mod crafted;
 mod floods;
@@ -93,7 +95,13 @@ fn observer(seen: &Seen) -> Observe {
 fn plugin(component: &str) -> PluginSpec {
     let path = component_path(component);
     let bytes = std::fs::read(&path).unwrap();
-    PluginSpec { name: "plugin".parse().unwrap(), path, bytes, sha256_pin: None }
+    PluginSpec {
+        name: "plugin".parse().unwrap(),
+        path,
+        bytes,
+        sha256_pin: None,
+        terms: Terms::default(),
+    }
 }
 
 /// Where the components are: `CLAVIGER_PLUGINS`, or where `cargo xtask plugins` leaves them.
