@@ -4,6 +4,7 @@
 
 mod checks;
 mod demo;
+mod fuzz;
 mod javascript;
 mod paths;
 mod plugins;
@@ -46,6 +47,7 @@ fn dispatch(args: &[String]) -> Result<()> {
             javascript::build(&paths)
         }
         ("test", filter) => checks::test(&paths, filter),
+        ("fuzz", args) => fuzz::run(&paths, args),
         ("demo", []) => demo::prepare_and_run(&paths),
         ("check", []) => checks::check(&paths),
         ("proto", []) => checks::proto(&paths),
@@ -63,5 +65,7 @@ cargo xtask <command>
   plugins           build the plugins to target/plugins/
   test [args…]      setup, plugins, binaries, then `cargo test --workspace [args…]`
   demo              setup, plugins, binaries, then the guided tour
+  fuzz [target] [--seconds N]
+                    search for faults with libFuzzer, ten minutes a target unless told otherwise
   check             formatting, clippy without warnings, cargo-deny if it is installed
   proto             write the committed gRPC code anew from the .proto files";

@@ -51,6 +51,7 @@ pub fn run(mode: Mode) -> Result<()> {
 enum Need {
     Rustc,
     CCompiler,
+    CppCompiler,
     WasmTarget,
     PostgresServer,
     Psql,
@@ -72,6 +73,7 @@ impl Need {
         match self {
             Self::Rustc => "rustc 1.95 or newer",
             Self::CCompiler => "a C compiler",
+            Self::CppCompiler => "a C++ compiler",
             Self::WasmTarget => "the Rust target wasm32-wasip2",
             Self::PostgresServer => "a PostgreSQL server, version 15 or newer",
             Self::Psql => "psql",
@@ -85,6 +87,7 @@ impl Need {
         match self {
             Self::Rustc => "the workspace is written for it",
             Self::CCompiler => "SQLite and the TLS library are built with it",
+            Self::CppCompiler => "libFuzzer, which the fuzz targets link, is built with it",
             Self::WasmTarget => "plugins are built for it",
             Self::PostgresServer => "tests and demo issue logins on a real one of their own",
             Self::Psql => "tests and demo log in with it, as an agent would",
@@ -101,6 +104,10 @@ impl Need {
             Self::CCompiler => {
                 let cc = std::env::var("CC").unwrap_or_else(|_| "cc".into());
                 probe(&cc, &["--version"]).is_some()
+            }
+            Self::CppCompiler => {
+                let cxx = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+                probe(&cxx, &["--version"]).is_some()
             }
             Self::WasmTarget => wasm_target_is_there(),
             Self::PostgresServer => postgres_folders().iter().any(|folder| {
@@ -135,6 +142,7 @@ impl Need {
         match self {
             Self::Rustc => tell("rustup update stable    (or see https://rustup.rs)"),
             Self::CCompiler => packages(&["gcc", "libc6-dev"]),
+            Self::CppCompiler => packages(&["g++"]),
             Self::WasmTarget if probe("rustup", &["--version"]).is_none() => {
                 tell("install the standard library of wasm32-wasip2 the way you installed rustc")
             }
@@ -252,6 +260,7 @@ const MARIADB_LEAST: (u32, u32) = (10, 11);
 const NEEDS: [Need; 8] = [
     Need::Rustc,
     Need::CCompiler,
+    Need::CppCompiler,
     Need::WasmTarget,
     Need::PostgresServer,
     Need::Psql,

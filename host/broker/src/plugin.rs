@@ -15,6 +15,7 @@ mod link;
 mod manifest;
 mod meter;
 mod observe;
+mod plain;
 mod plugins;
 mod quarantine;
 mod request;

@@ -11,8 +11,9 @@ struct Injector;
 claviger_plugin_sdk::export!(Hostile<Injector>, manifest = "query.json");
 
 impl Attack for Injector {
-    fn run(_: &Request, _: &Lease) -> Result<String, Error> {
+    fn run(request: &Request, _: &Lease) -> Result<String, Error> {
         let admin = Connection::open("admin")?;
+        let mysql = request.parameters.get("dialect").map(String::as_str) == Some("mysql");
         let mut broken = Vec::new();
         for value in VALUES {
             let query = Sql::new("SELECT ").literal(value).text(" AS ").ident(value);
@@ -32,7 +33,11 @@ impl Attack for Injector {
                 }
             }
         }
-        refused(&admin, &mut broken);
+        let ident_chars = if mysql { 65 } else { 64 };
+        refused(&admin, ident_chars, &mut broken);
+        if mysql {
+            taken_for_a_prefix(&admin, &mut broken);
+        }
         if broken.is_empty() {
             return Ok("every value came back as it went".to_owned());
         }
@@ -41,8 +46,8 @@ impl Attack for Injector {
 }
 
 /// What no quoting can save must be refused before it reaches the server.
-fn refused(admin: &Connection, broken: &mut Vec<String>) {
-    let too_long = "x".repeat(64);
+fn refused(admin: &Connection, ident_chars: usize, broken: &mut Vec<String>) {
+    let too_long = "x".repeat(ident_chars);
     let nul = "a\0'; SELECT 1; --";
     for (how, sql) in [
         ("NUL in a literal", Sql::new("SELECT ").literal(nul)),
@@ -61,7 +66,31 @@ fn refused(admin: &Connection, broken: &mut Vec<String>) {
     }
 }
 
-const VALUES: [&str; 14] = [
+/// Text before a value that MySQL reads as a part of it: character sets, numbers, variables.
+fn taken_for_a_prefix(admin: &Connection, broken: &mut Vec<String>) {
+    let injection = "' OR 1=1 -- `";
+    for (how, sql) in [
+        (
+            "variable",
+            Sql::new("SELECT COALESCE(@").ident(injection).text(", ").literal(injection).text(")"),
+        ),
+        ("character set", Sql::new("SELECT _utf8mb4").literal(injection)),
+        ("national", Sql::new("SELECT CONCAT(n").literal(injection).text(")")),
+        ("comment", Sql::new("SELECT /*!50000 1 */ + /* ").literal("*/ 1 /*").text(" */ 1")),
+    ] {
+        match admin.query(&sql) {
+            Ok(rows) if rows == [[Some(injection.to_owned())]] => {}
+            // What is no statement is refused by the server, and nothing of it runs.
+            Err(error) if error.code.is_some() => {}
+            other => broken.push(format!("{how}: {other:?}")),
+        }
+    }
+}
+
+const VALUES: [&str; 17] = [
+    "`",
+    "``; DROP TABLE canary; -- ``",
+    "\u{bf}\u{27}; DROP TABLE canary; #",
     "plain",
     "'",
     "''",

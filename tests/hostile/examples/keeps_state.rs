@@ -1,5 +1,5 @@
-//! Attacks the wall between calls: leaves a marker in a static, on the heap, in grown memory and
-//! on the stack, and looks for the marker of an earlier call. A fresh, zeroed instance per call
+//! Attacks the wall between calls: leaves a marker in a static, in all the memory that it can grow
+//! and in the unused part of its stack, and looks for the marker of an earlier call. A fresh, zeroed instance per call
 //! must leave `report` at `nothing`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,11 +20,12 @@ impl Attack for KeepsState {
             found.push("a static".to_owned());
         }
         // Nothing of this call may hold the marker before the search is over.
+        let grown = memory::grow();
         let markers = memory::count_marker();
         if markers != 0 {
             found.push(format!("{markers} markers in memory"));
         }
-        memory::leave_marker();
+        memory::leave_marker(grown);
         Ok(if found.is_empty() { "nothing".to_owned() } else { found.join(", ") })
     }
 }
@@ -35,31 +36,41 @@ mod memory {
     /// Counts the marker in all of memory, with pages added that the allocator never touched.
     #[expect(unsafe_code, reason = "reads linear memory at addresses that it has")]
     pub fn count_marker() -> usize {
-        core::arch::wasm32::memory_grow::<0>(PAGES_MORE);
-        let end = core::arch::wasm32::memory_size::<0>() * PAGE_BYTES;
         let mut count = 0;
-        // SAFETY: every address below `end` is mapped, and no reference is formed to it. Address
+        // SAFETY: every address below the end is mapped, and no reference is formed to it. Address
         // 0 is left out: a pointer to it counts as null.
-        for address in (8..end - 8).step_by(8) {
+        for address in (8..end_bytes() - 8).step_by(8) {
             let word = unsafe { core::ptr::read_volatile(address as *const u64) };
             count += usize::from(word == marker());
         }
         count
     }
 
-    /// Fills a MiB of heap and the last page with the marker.
-    #[expect(unsafe_code, reason = "writes a page that it grew itself")]
-    pub fn leave_marker() {
-        std::mem::forget(std::hint::black_box(vec![marker(); 128 * 1024]));
-        let grown = core::arch::wasm32::memory_grow::<0>(1);
-        if grown == usize::MAX {
-            return;
+    /// Takes all the memory that it may have and tells where it begins. Nothing lives in it: the
+    /// allocator knows only of what it has grown itself, and gets a share for the answer first.
+    pub fn grow() -> usize {
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(ANSWER_BYTES)));
+        let own = end_bytes();
+        while core::arch::wasm32::memory_grow::<0>(PAGES_AT_ONCE) != usize::MAX {}
+        own
+    }
+
+    /// Fills with the marker all memory from `grown` on, and the stack below this frame.
+    #[expect(unsafe_code, reason = "writes where nothing lives")]
+    pub fn leave_marker(grown: usize) {
+        let here = 0_u64;
+        let frame = std::hint::black_box(&raw const here) as usize;
+        // The linker lays the stack first, so that it ends at address 0.
+        for address in (8..frame.saturating_sub(FRAME_BYTES)).chain(grown..end_bytes()) {
+            if address % 8 == 0 {
+                // SAFETY: `grown` is ours alone, and below this frame the stack is unused.
+                unsafe { core::ptr::write_volatile(address as *mut u64, marker()) };
+            }
         }
-        let page = grown * PAGE_BYTES;
-        for address in (page..page + PAGE_BYTES).step_by(8) {
-            // SAFETY: the page was grown just now and belongs to nobody else.
-            unsafe { core::ptr::write_volatile(address as *mut u64, marker()) };
-        }
+    }
+
+    fn end_bytes() -> usize {
+        core::arch::wasm32::memory_size::<0>() * PAGE_BYTES
     }
 
     /// Put together at run time: as a constant it would stand in the code, not in memory, but the
@@ -69,7 +80,10 @@ mod memory {
     }
 
     const PAGE_BYTES: usize = 64 * 1024;
-    const PAGES_MORE: usize = 64;
+    const PAGES_AT_ONCE: usize = 8;
+    const ANSWER_BYTES: usize = 512 * 1024;
+    /// More than this function and its caller's arguments take.
+    const FRAME_BYTES: usize = 4 * 1024;
 }
 
 /// Elsewhere there is no instance to look into.
@@ -79,5 +93,9 @@ mod memory {
         0
     }
 
-    pub fn leave_marker() {}
+    pub fn grow() -> usize {
+        0
+    }
+
+    pub fn leave_marker(_: usize) {}
 }

@@ -4,9 +4,13 @@
 //! All attack in `issue`; their `revoke` is honest, so that a test can see whether the host still
 //! serves the next call. What they found out they tell in the lease's field `report`.
 
+mod findings;
+
 use std::collections::BTreeMap;
 
 use claviger_plugin_sdk::{Error, Issue, Lease, Provider, Revoke};
+
+pub use findings::Findings;
 
 /// Settings or parameters of whatever sort: the attacks do not read them.
 pub type Ignored = BTreeMap<String, String>;

@@ -67,8 +67,8 @@ fn read_folder(folder: &Path, path: &str, files: &mut Vec<TextFile>) -> Result<(
     Ok(())
 }
 
-/// `target` and `gen` are written by tools, `.git` by git; `fuzz` is a workspace of its own with
-/// the layout that cargo-fuzz writes.
-const SKIPPED_FOLDERS: [&str; 4] = ["target", "gen", ".git", "fuzz"];
+/// `target` and `gen` are written by tools, `.git` by git; `seeds` hold what no style guide asks of
+/// text.
+const SKIPPED_FOLDERS: [&str; 4] = ["target", "gen", ".git", "seeds"];
 
 const EXTENSIONS: [&str; 7] = ["rs", "toml", "lock", "wit", "proto", "md", "cedar"];

@@ -15,9 +15,11 @@ use wasmtime::{Result, Store};
 use self::generated::claviger;
 use self::generated::claviger::types::errors::{Error, ErrorKind};
 pub use self::generated::{Plugin, PluginPre};
+use super::backend::PROBLEMS_MAX;
 use super::call::Call;
 use super::lease::LeaseDraft;
 use super::manifest::Manifest;
+use super::plain;
 use super::request::{IssueRequest, RevokeRequest};
 use crate::egress::redact::Redactor;
 use crate::egress::{Failure, FailureKind};
@@ -95,10 +97,10 @@ pub async fn validate(
     let provider = plugin.claviger_provider_provider();
     let problems = provider.call_validate_config(store, config).await?;
     let problem = |p: generated::exports::claviger::provider::provider::Problem| Problem {
-        pointer: p.pointer,
-        message: p.message,
+        pointer: plain::line(&p.pointer, MESSAGE_BYTES_MAX),
+        message: plain::line(&p.message, MESSAGE_BYTES_MAX),
     };
-    Ok(problems.into_iter().map(problem).collect())
+    Ok(problems.into_iter().take(PROBLEMS_MAX).map(problem).collect())
 }
 
 /// Calls `issue`.

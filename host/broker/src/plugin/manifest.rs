@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use claviger_core::catalog::RevocationClass;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 use wasmparser::{Parser, Payload};
 
+use super::plain;
 pub use crate::egress::sql::Dialect;
 
 /// A plugin's manifest. Unknown keys are refused: a newer plugin must not seem to work while the
@@ -34,7 +36,7 @@ pub struct Manifest {
     /// What it mints.
     pub credential: CredentialSpec,
     /// The connections it asks for.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "distinct_connections")]
     pub connections: BTreeMap<ConnectionName, ConnectionRequest>,
     /// What ending a credential means.
     pub revocation: Revocation,
@@ -45,7 +47,7 @@ pub struct Manifest {
     #[serde(default)]
     pub orphan_ttl_secs_max: Option<u64>,
     /// What the upstream logs for uses of a credential, and where it reappears.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "distinct_join_keys")]
     pub join_keys: BTreeMap<String, String>,
     /// How much of the machine a call needs. More than `standard` must be granted.
     #[serde(default)]
@@ -209,6 +211,9 @@ pub enum ManifestError {
     /// Not of the form.
     #[error("has a manifest that cannot be read: {0}")]
     Malformed(String),
+    /// Text that an operator's screen would not show as it is.
+    #[error("has a control character in its manifest, at `{0}`: take it out")]
+    Unprintable(String),
     /// Another contract.
     #[error(
         "speaks `{0}`: this broker speaks `{ABI}` and earlier ones of `{ABI_TRACK}N`, so use an earlier plugin or a newer broker"
@@ -249,8 +254,8 @@ impl Manifest {
         if json.len() > MANIFEST_BYTES_MAX {
             return Err(ManifestError::TooLarge(json.len()));
         }
-        let manifest: Self = serde_json::from_slice(json)
-            .map_err(|error| ManifestError::Malformed(error.to_string()))?;
+        let manifest: Self = serde_json::from_slice(json).map_err(malformed)?;
+        plain_texts(&serde_json::from_slice(json).map_err(malformed)?)?;
         if !speaks(&manifest.abi) {
             return Err(ManifestError::Abi(manifest.abi));
         }
@@ -301,34 +306,87 @@ fn fits(what: &'static str, count: usize, most: usize) -> Result<(), ManifestErr
     if count > most { Err(ManifestError::TooMany { what, count, most }) } else { Ok(()) }
 }
 
-/// Keeps the manifest's order, which is the order in which people read a credential, and refuses
-/// a field listed twice.
+fn malformed(error: serde_json::Error) -> ManifestError {
+    ManifestError::Malformed(plain::line(&error.to_string(), MESSAGE_BYTES_MAX))
+}
+
+/// Operators read the manifest's texts when they grant: none may pose as another. The schemas are
+/// left out: they are shown only as JSON, which escapes.
+fn plain_texts(manifest: &serde_json::Value) -> Result<(), ManifestError> {
+    let mut left: Vec<(String, &serde_json::Value)> = vec![(String::new(), manifest)];
+    while let Some((at, value)) = left.pop() {
+        let key_fits = at.is_empty() || plain::is_plain(&at);
+        if !key_fits || value.as_str().is_some_and(|text| !plain::is_plain(text)) {
+            return Err(ManifestError::Unprintable(plain::line(&at, MESSAGE_BYTES_MAX)));
+        }
+        let children = value.as_object().into_iter().flatten();
+        let shown = children.filter(|(key, _)| !SCHEMAS.contains(&key.as_str()));
+        left.extend(shown.map(|(key, child)| (format!("{at}/{key}"), child)));
+        let items = value.as_array().into_iter().flatten();
+        left.extend(items.map(|item| (format!("{at}/-"), item)));
+    }
+    Ok(())
+}
+
+fn distinct_connections<'de, D>(
+    deserializer: D,
+) -> Result<BTreeMap<ConnectionName, ConnectionRequest>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let entries = Entries::new("connection");
+    Ok(deserializer.deserialize_map(entries)?.into_iter().collect())
+}
+
+fn distinct_join_keys<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    Ok(deserializer.deserialize_map(Entries::new("join key"))?.into_iter().collect())
+}
+
+/// Keeps the manifest's order, which is the order in which people read a credential.
 fn ordered_fields<'de, D>(deserializer: D) -> Result<Vec<(String, FieldSpec)>, D::Error>
 where
     D: Deserializer<'de>,
 {
-    struct Fields;
+    deserializer.deserialize_map(Entries::new("field"))
+}
 
-    impl<'de> Visitor<'de> for Fields {
-        type Value = Vec<(String, FieldSpec)>;
+/// The entries of an object in their order, each key at most once: of two, people would read the
+/// one and the host would take the other.
+struct Entries<K, V> {
+    what: &'static str,
+    entries: PhantomData<(K, V)>,
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object with one key a field")
-        }
+impl<K, V> Entries<K, V> {
+    const fn new(what: &'static str) -> Self {
+        Self { what, entries: PhantomData }
+    }
+}
 
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut fields: Self::Value = Vec::new();
-            while let Some((name, field)) = map.next_entry::<String, FieldSpec>()? {
-                if fields.iter().any(|(known, _)| *known == name) {
-                    return Err(A::Error::custom(format!("field `{name}` is listed twice")));
-                }
-                fields.push((name, field));
-            }
-            Ok(fields)
-        }
+impl<'de, K, V> Visitor<'de> for Entries<K, V>
+where
+    K: Deserialize<'de> + PartialEq + fmt::Display,
+    V: Deserialize<'de>,
+{
+    type Value = Vec<(K, V)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object with one key a {}", self.what)
     }
 
-    deserializer.deserialize_map(Fields)
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries: Self::Value = Vec::new();
+        while let Some((name, entry)) = map.next_entry::<K, V>()? {
+            if entries.iter().any(|(known, _)| *known == name) {
+                return Err(A::Error::custom(format!("{} `{name}` is listed twice", self.what)));
+            }
+            entries.push((name, entry));
+        }
+        Ok(entries)
+    }
 }
 
 /// The custom section's name.
@@ -339,6 +397,12 @@ pub const ABI: &str = "claviger:provider@0.1.0";
 
 /// What the contracts that this host speaks begin with.
 const ABI_TRACK: &str = "claviger:provider@0.1.";
+
+/// The keys whose values are JSON schemas.
+const SCHEMAS: [&str; 2] = ["settings-schema", "parameters-schema"];
+
+/// What an operator reads of a parser's complaint.
+const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// Two schemas with descriptions take a few KiB.
 const MANIFEST_BYTES_MAX: usize = 64 * 1024;

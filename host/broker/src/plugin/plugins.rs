@@ -16,7 +16,7 @@ use data_encoding::HEXLOWER;
 use thiserror::Error;
 
 use super::admit::{self, AdmitError, Loaded};
-use super::backend::{Backend, BackendError, PROBLEMS_MAX};
+use super::backend::{Backend, BackendError};
 use super::cache::ComponentCache;
 use super::components::Components;
 use super::engine::{EngineError, Sandbox};
@@ -275,7 +275,7 @@ impl Plugins {
                     pointer: problem.pointer,
                     message: problem.message,
                 };
-                problems.into_iter().take(PROBLEMS_MAX).map(invalid).map(wrap).collect()
+                problems.into_iter().map(invalid).map(wrap).collect()
             }
             Ok(_) => {
                 self.backends.insert(name, (plugin, backend));

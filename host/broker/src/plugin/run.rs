@@ -19,6 +19,7 @@ use super::call::{Call, Memory, Progress, RESOURCES_MAX};
 use super::engine::Sandbox;
 use super::meter::{CpuMeter, Metered};
 use super::observe::{Observation, Observe, Outcome};
+use super::plain;
 use super::request::{IssueRequest, RevokeRequest};
 use super::spec::Limits;
 use crate::egress::{Failure, FailureKind};
@@ -251,10 +252,15 @@ async fn answer(
 
 fn cleaned(failure: Failure, call: &Call) -> Failure {
     Failure {
-        code: failure.code.map(|code| call.redactor.clean(&code, CODE_BYTES_MAX)),
-        message: call.redactor.clean(&failure.message, MESSAGE_BYTES_MAX),
+        code: failure.code.map(|code| shown(&code, CODE_BYTES_MAX, call)),
+        message: shown(&failure.message, MESSAGE_BYTES_MAX, call),
         ..failure
     }
+}
+
+/// What the guest said, as an operator may see it: a line in the log cannot pose as several.
+fn shown(text: &str, bytes_max: usize, call: &Call) -> String {
+    plain::line(&call.redactor.clean(text, bytes_max), bytes_max)
 }
 
 /// What stopped a guest, after the word `it`.
@@ -272,7 +278,7 @@ fn reason(error: &wasmtime::Error, call: &Call) -> String {
         None => format!("broke the sandbox: {}", error.root_cause()),
     };
     let text = if said.is_empty() { what } else { format!("{what}: {said}") };
-    call.redactor.clean(&text, MESSAGE_BYTES_MAX)
+    shown(&text, MESSAGE_BYTES_MAX, call)
 }
 
 fn timed_out(limits: &Limits) -> String {

@@ -10,12 +10,18 @@
 mod abi;
 mod admission;
 mod again;
+mod canary;
+mod crafted;
+mod floods;
 mod hostile;
 mod http;
 mod isolation;
 mod mysql;
+mod oracle;
 mod postgres;
 mod revocation;
+mod served;
+mod service;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -20,7 +20,8 @@ pub struct Statement {
 pub struct Rendered(Zeroizing<String>);
 
 impl Rendered {
-    pub(super) fn as_str(&self) -> &str {
+    /// The SQL, verifiers and all: for the session that runs it, and for those who attack it.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

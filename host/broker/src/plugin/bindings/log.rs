@@ -4,6 +4,7 @@ use wasmtime::Result;
 
 use super::generated::claviger::log::log::{Host, Level};
 use crate::plugin::call::Call;
+use crate::plugin::plain;
 
 impl Host for Call {
     fn write(
@@ -39,8 +40,7 @@ impl Call {
                 break;
             }
         }
-        let clean = self.redactor.clean(&line, LINE_BYTES_MAX);
-        clean.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+        plain::line(&self.redactor.clean(&line, LINE_BYTES_MAX), LINE_BYTES_MAX)
     }
 }
 

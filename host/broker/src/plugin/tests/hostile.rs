@@ -122,30 +122,6 @@ async fn the_third_trap_within_a_minute_quarantines() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn others_are_served_while_loops_run() {
-    let minute = std::time::Duration::from_secs(60);
-    let limits = Limits { guest_cpu: minute / 120, wall: minute, ..Limits::default() };
-    let sandbox = Sandbox::start(limits).unwrap();
-    let looping =
-        Arc::new(Fixture::on(Arc::clone(&sandbox), "hostile/endless_loop", bare_backend()).await);
-    let honest = Fixture::on(sandbox, "hostile/keeps_state", bare_backend()).await;
-    let loops: Vec<_> = (0..4)
-        .map(|_| {
-            let looping = Arc::clone(&looping);
-            tokio::spawn(async move { looping.issue(intent()).await.map(drop) })
-        })
-        .collect();
-    // More loops than threads: did they not make way, this task would not run before their end.
-    let honest = tokio::spawn(async move { honest.revoke(intent()).await });
-    honest.await.unwrap().expect("served while four loops run on two threads");
-    assert!(loops.iter().any(|running| !running.is_finished()), "the loops were over already");
-    for running in loops {
-        let error = running.await.unwrap().unwrap_err();
-        assert!(error.message.contains("more processor time"), "{error}");
-    }
-}
-
 pub(super) async fn load_errors(plugin: PluginSpec, backend: BackendSpec) -> String {
     let sandbox = Sandbox::start(Limits::default()).unwrap();
     let (plugins, backends) = (vec![plugin], vec![backend]);
@@ -155,7 +131,14 @@ pub(super) async fn load_errors(plugin: PluginSpec, backend: BackendSpec) -> Str
 
 /// Collects what is logged on this thread.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+pub(super) struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    /// All of it.
+    pub(super) fn text(&self) -> String {
+        self.0.lock().unwrap().join("\n")
+    }
+}
 
 impl tracing::Subscriber for Lines {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {

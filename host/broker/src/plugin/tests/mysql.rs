@@ -309,3 +309,15 @@ impl Drop for OpenClient {
         let _ = self.child.wait();
     }
 }
+
+#[tokio::test]
+async fn values_never_become_syntax_in_mysql_either() {
+    maria().sql("CREATE TABLE IF NOT EXISTS app.canary (id int)");
+    let root = backend_as("broker", "of-the-broker");
+    let fixture =
+        Fixture::load("hostile/injector", BackendSpec { scopes: BTreeMap::new(), ..root }).await;
+    let request = |settings: &str| issue_request(intent(), settings, r#"{"dialect": "mysql"}"#);
+    let issued = fixture.plugins.mint(&"backend".parse().unwrap(), request).await.unwrap();
+    assert_eq!(fields(issued)["report"], "every value came back as it went");
+    maria().sql("SELECT count(*) FROM app.canary");
+}

@@ -1,0 +1,55 @@
+//! Whoever attacks, others are served: honest calls of another plugin on the same sandbox, while
+//! more attackers run than there are threads.
+
+use std::time::Duration;
+
+use super::*;
+
+/// Four attackers on two threads. Did they not make way, no honest call would come to its end
+/// before theirs; all of them must be served while an attacker still runs.
+async fn check(attacker: &str, parameters: &'static str) {
+    let minute = Duration::from_secs(60);
+    let limits = Limits { guest_cpu: minute / 60, wall: minute, ..Limits::default() };
+    let sandbox = Sandbox::start(limits).unwrap();
+    let hostile = Arc::new(Fixture::on(Arc::clone(&sandbox), attacker, bare_backend()).await);
+    let honest = Arc::new(Fixture::on(sandbox, "hostile/keeps_state", bare_backend()).await);
+    let attacks: Vec<_> = (0..4)
+        .map(|_| {
+            let hostile = Arc::clone(&hostile);
+            tokio::spawn(async move {
+                let request = |settings: &str| issue_request(intent(), settings, parameters);
+                hostile.plugins.mint(&"backend".parse().unwrap(), request).await.map(drop)
+            })
+        })
+        .collect();
+    let served = tokio::spawn(async move {
+        for _ in 0..HONEST_CALLS {
+            honest.revoke(intent()).await?;
+        }
+        Ok::<_, PluginError>(())
+    });
+    served.await.unwrap().expect("an honest call is served");
+    assert!(attacks.iter().any(|running| !running.is_finished()), "{attacker} was over already");
+    for attack in attacks {
+        let error = attack.await.unwrap().unwrap_err();
+        assert!(error.message.contains("more processor time"), "{attacker}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_are_served_while_loops_run() {
+    check("hostile/endless_loop", "{}").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_are_served_while_bulk_instructions_run() {
+    check("hostile/bulk_memory", "{}").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_are_served_while_random_bytes_are_drawn() {
+    check("hostile/random_flood", "{}").await;
+}
+
+/// Few enough for the second of processor time that each attacker has.
+const HONEST_CALLS: u32 = 16;
