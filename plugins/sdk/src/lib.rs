@@ -4,6 +4,7 @@
 #[doc(hidden)]
 pub mod bindings;
 mod error;
+pub mod http;
 pub mod log;
 mod provider;
 mod secret;
