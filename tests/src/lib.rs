@@ -8,6 +8,7 @@
     reason = "a test that cannot set up its world must fail, and say why"
 )]
 
+pub mod aws;
 pub mod broker;
 pub mod client;
 pub mod other_user;
@@ -16,4 +17,5 @@ pub mod poll;
 pub mod port;
 pub mod refusal;
 pub mod rpc;
+pub mod sts_double;
 pub mod world;

@@ -17,7 +17,7 @@ use broker::Broker;
 
 /// Makes everything ready, then runs the tour.
 pub fn prepare_and_run(paths: &Paths) -> Result<()> {
-    setup::run(Mode::Install)?;
+    setup::run(paths, Mode::Install)?;
     crate::plugins::build_own(paths)?;
     Step::cargo("build the broker and the command line", &paths.root)
         .args(["build", "--workspace", "--bins"])

@@ -1,12 +1,16 @@
-//! Makes a fresh machine ready for tests and demo. Installs from the distribution only, says what
-//! and why, and never touches a PostgreSQL that is there already.
+//! Makes a fresh machine ready for tests and demo. Installs from the distribution, and Python packages
+//! below `target/`; says what and why, and never touches a PostgreSQL that is there already.
+
+mod python;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::paths::Paths;
 use crate::step::{Step, probe};
+use python::Outcome;
 
 /// Whether to change the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,32 +22,34 @@ pub enum Mode {
 }
 
 /// Looks for what tests and demo need, and installs what is missing and can be installed.
-pub fn run(mode: Mode) -> Result<()> {
-    let missing: Vec<Need> = NEEDS.into_iter().filter(|need| !need.is_met()).collect();
-    if missing.is_empty() {
-        println!("xtask: set-up: everything is there, nothing to do");
-        return Ok(());
+pub fn run(paths: &Paths, mode: Mode) -> Result<()> {
+    let programs = install_programs(mode)?;
+    let packages = python::install(paths, mode)?;
+    if programs == Outcome::Unmet || packages == Outcome::Unmet {
+        bail!("something required is missing: run the commands above, then this one again");
     }
-    let mut unmet = false;
-    for need in missing {
+    println!("xtask: set-up: everything is there");
+    Ok(())
+}
+
+fn install_programs(mode: Mode) -> Result<Outcome> {
+    let mut outcome = Outcome::Met;
+    for need in NEEDS.into_iter().filter(|need| !need.is_met()) {
         println!("xtask: set-up: {} is missing; {}", need.name(), need.why());
         let remedy = need.remedy();
         match remedy {
             Remedy::Run(steps) if mode == Mode::Install => install(need, steps)?,
             Remedy::Run(steps) => {
-                unmet = true;
+                outcome = Outcome::Unmet;
                 steps.iter().for_each(|step| println!("  {}", step.line()));
             }
             Remedy::Tell(lines) => {
-                unmet = true;
+                outcome = Outcome::Unmet;
                 lines.iter().for_each(|line| println!("  {line}"));
             }
         }
     }
-    if unmet {
-        bail!("something required is missing: run the commands above, then this one again");
-    }
-    Ok(())
+    Ok(outcome)
 }
 
 /// Something that must be on the machine.
@@ -54,6 +60,7 @@ enum Need {
     WasmTarget,
     PostgresServer,
     Psql,
+    Python,
 }
 
 /// How to meet a need.
@@ -72,6 +79,7 @@ impl Need {
             Self::WasmTarget => "the Rust target wasm32-wasip2",
             Self::PostgresServer => "a PostgreSQL server, version 15 or newer",
             Self::Psql => "psql",
+            Self::Python => "Python 3.10 or newer with `venv`",
         }
     }
 
@@ -82,6 +90,7 @@ impl Need {
             Self::WasmTarget => "plugins are built for it",
             Self::PostgresServer => "tests and demo issue logins on a real one of their own",
             Self::Psql => "tests and demo log in with it, as an agent would",
+            Self::Python => "a stand-in for AWS and the clients that use it are Python programs",
         }
     }
 
@@ -103,6 +112,7 @@ impl Need {
             Self::Psql => postgres_folders().iter().any(|folder| {
                 probe(&folder.join("psql").to_string_lossy(), &["--version"]).is_some()
             }),
+            Self::Python => probe("python3", &["-c", PYTHON_PROBE]).is_some(),
         }
     }
 
@@ -123,6 +133,7 @@ impl Need {
             }
             Self::PostgresServer => packages(&["postgresql"]),
             Self::Psql => packages(&["postgresql-client"]),
+            Self::Python => packages(&["python3", "python3-venv"]),
         }
     }
 }
@@ -212,8 +223,18 @@ const RUSTC_LEAST: (u32, u32) = (1, 95);
 /// The oldest server that the PostgreSQL plugin supports.
 const POSTGRES_LEAST: (u32, u32) = (15, 0);
 
-const NEEDS: [Need; 5] =
-    [Need::Rustc, Need::CCompiler, Need::WasmTarget, Need::PostgresServer, Need::Psql];
+/// Debian's `python3` has `venv` without what it needs to make an environment. The version is the
+/// oldest that moto runs on.
+const PYTHON_PROBE: &str = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))";
+
+const NEEDS: [Need; 6] = [
+    Need::Rustc,
+    Need::CCompiler,
+    Need::WasmTarget,
+    Need::PostgresServer,
+    Need::Psql,
+    Need::Python,
+];
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ pub use bindings::claviger::provider::calls::Lease;
 pub use bindings::claviger::types::errors::{Error, ErrorKind};
 pub use bindings::claviger::types::secrets::Secret;
 pub use provider::{Config, Issue, Problem, Provider, Revoke};
-pub use time::rfc3339;
+pub use time::{rfc3339, unix_secs};
 
 /// Makes a component of a [`Provider`] and embeds its manifest, the file at the given path
 /// beside the plugin's `Cargo.toml`.
