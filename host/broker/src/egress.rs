@@ -7,6 +7,7 @@ pub mod http;
 pub mod redact;
 pub mod scram;
 pub mod sql;
+pub mod tls;
 
 /// What went wrong outside, in the terms that plugins and their callers share.
 #[derive(Clone, Debug, PartialEq, Eq)]

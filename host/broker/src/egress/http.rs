@@ -1,14 +1,33 @@
 //! The one door to HTTP services: named connections, addresses checked and pinned, authenticated by
-//! the host, redacted on the way back.
+//! the host, hidden and redacted on the way back.
 
+mod address;
 mod auth;
+mod client;
+mod dial;
+mod document;
+mod door;
+mod encode;
 mod exchange;
+mod headers;
+mod location;
+mod path;
+mod policy;
+mod range;
+mod request;
+mod resolve;
+mod response;
 
-pub use auth::HttpAuth;
+pub use address::OriginError;
+pub use auth::{Authenticator, HttpAuth};
+pub use client::Client;
+pub use door::{Admitted, Door, DoorSpec};
+pub use encode::Encoding;
 pub use exchange::{Incoming, Outgoing, Reach, Route};
+pub use policy::{Grants, Policy};
+pub use request::GuestRequest;
+pub use resolve::{Addresses, Resolve, SystemResolver};
+pub use response::GuestResponse;
 
-/// A request as the guest composes it.
-pub struct GuestRequest;
-
-/// A response as the guest sees it.
-pub struct GuestResponse;
+#[cfg(test)]
+mod tests;

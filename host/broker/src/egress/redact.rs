@@ -1,8 +1,14 @@
-//! Takes known secrets out of text that is about to leave: log lines and error messages.
+//! Takes known secrets out of text that is about to leave, and finds them in what a guest sends.
+//! Knows no door.
 
-use std::sync::Arc;
+mod matcher;
+mod view;
+
+use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
+
+use self::matcher::Matcher;
 
 /// A secret value shared between the parts of one call; zeroed when the last part lets go.
 pub type SharedSecret = Arc<Zeroizing<String>>;
@@ -11,6 +17,8 @@ pub type SharedSecret = Arc<Zeroizing<String>>;
 #[derive(Clone, Default)]
 pub struct Redactor {
     known: Vec<SharedSecret>,
+    /// Made of `known` when it is first needed.
+    matcher: OnceLock<Arc<Matcher>>,
 }
 
 impl Redactor {
@@ -23,8 +31,9 @@ impl Redactor {
 
     /// From now on `secret` is taken out too.
     pub fn learn(&mut self, secret: SharedSecret) {
-        if !secret.is_empty() {
+        if !secret.is_empty() && !self.known.contains(&secret) {
             self.known.push(secret);
+            self.matcher = OnceLock::new();
         }
     }
 
@@ -32,14 +41,38 @@ impl Redactor {
     ///
     /// Secrets go first and the cut comes after, so that the cut cannot leave half of one.
     pub fn clean(&self, text: &str, bytes_max: usize) -> String {
-        let mut clean = text.to_owned();
-        for secret in &self.known {
-            if clean.contains(secret.as_str()) {
-                clean = clean.replace(secret.as_str(), REDACTED);
-            }
-        }
+        let mut clean = self.clean_whole(text);
         clip(&mut clean, bytes_max);
         clean
+    }
+
+    /// `text` without any known secret, as it is or encoded as URLs, JSON, XML, base64 and
+    /// hexadecimal digits encode it.
+    pub fn clean_whole(&self, text: &str) -> String {
+        let spans = self.matcher().map(|matcher| matcher.spans(text)).unwrap_or_default();
+        let mut clean = String::with_capacity(text.len());
+        let mut done = 0;
+        for (start, end) in spans {
+            clean.push_str(text.get(done..start).unwrap_or_default());
+            clean.push_str(REDACTED);
+            done = end;
+        }
+        clean.push_str(text.get(done..).unwrap_or_default());
+        clean
+    }
+
+    /// Whether `sent` holds a known secret, as it is or encoded. Secrets of less than eight bytes
+    /// do not count: they stand in ordinary words by chance, and a refusal would tell a guest who
+    /// guesses that it guessed right.
+    pub fn finds_secret(&self, sent: &[u8]) -> bool {
+        self.matcher().is_some_and(|matcher| matcher.finds_long(sent))
+    }
+
+    fn matcher(&self) -> Option<&Matcher> {
+        if self.known.is_empty() {
+            return None;
+        }
+        Some(self.matcher.get_or_init(|| Arc::new(Matcher::new(&self.known))).as_ref())
     }
 }
 
@@ -56,8 +89,12 @@ const REDACTED: &str = "[redacted]";
 mod tests {
     use super::*;
 
+    fn redactor_of(secrets: &[&str]) -> Redactor {
+        Redactor::new(secrets.iter().map(|s| Arc::new(Zeroizing::new((*s).to_owned()))))
+    }
+
     fn redactor() -> Redactor {
-        Redactor::new(["hunter2", ""].map(|s| Arc::new(Zeroizing::new(s.to_owned()))))
+        redactor_of(&["hunter2", ""])
     }
 
     #[test]
@@ -69,5 +106,75 @@ mod tests {
     fn a_cut_leaves_neither_half_a_secret_nor_half_a_character() {
         assert_eq!(redactor().clean("xhunter2", 4), "x[re");
         assert_eq!(redactor().clean("aä", 2), "a");
+    }
+
+    #[test]
+    fn a_secret_is_found_however_it_is_written() {
+        let secret = "p\"a/s&s+wörd=1";
+        for text in [
+            secret.to_owned(),
+            secret.to_uppercase().replace('Ö', "ö"),
+            "p%22a%2Fs%26s%2Bw%C3%B6rd%3D1".to_owned(),
+            "p%22a%2fs%26s%2bw%c3%b6rd%3d1".to_owned(),
+            "p%22a/s%26s+w%C3%B6rd=1".to_owned(),
+            "p%2522a%252Fs%2526s%252Bw%25C3%25B6rd%253D1".to_owned(),
+            "p\\\"a\\/s&s+w\\u00f6rd=1".to_owned(),
+            "p&quot;a/s&amp;s+wörd=1".to_owned(),
+            "p&#34;a&#x2F;s&amp;s+w&#246;rd=1".to_owned(),
+            data_encoding::HEXLOWER.encode(secret.as_bytes()),
+            data_encoding::HEXUPPER.encode(secret.as_bytes()),
+            data_encoding::BASE64.encode(secret.as_bytes()),
+            data_encoding::BASE64.encode(format!("u:{secret}").as_bytes()),
+            data_encoding::BASE64.encode(format!("us:{secret}!").as_bytes()),
+            data_encoding::BASE64URL_NOPAD.encode(secret.as_bytes()),
+            data_encoding::BASE64URL_NOPAD.encode(format!("x{secret}yz").as_bytes()),
+            data_encoding::BASE64.encode(secret.as_bytes()).replace('/', "\\/"),
+        ] {
+            let redactor = redactor_of(&[secret]);
+            assert!(redactor.finds_secret(text.as_bytes()), "{text}");
+            let clean = redactor.clean_whole(&format!("<{text}>"));
+            assert!(clean.contains(REDACTED), "{text}: {clean}");
+            assert!(clean.starts_with('<') && clean.ends_with('>'), "{text}: {clean}");
+        }
+    }
+
+    #[test]
+    fn of_base64_no_digit_stays_that_depends_on_the_secret() {
+        let redactor = redactor_of(&["correct horse"]);
+        let check = |text: &str, expect: &str| {
+            let encoded = data_encoding::BASE64.encode(text.as_bytes());
+            assert_eq!(redactor.clean_whole(&encoded), expect, "{encoded}");
+        };
+        check("correct horse", "[redacted]==");
+        check("abccorrect horse", "YWJj[redacted]==");
+        check("acorrect horse", "Y[redacted]=");
+        check("abcorrect horse", "YW[redacted]");
+    }
+
+    #[test]
+    fn a_short_secret_goes_without_taking_words_with_it() {
+        for (secret, text, expect) in [
+            ("a", "a banana: a", "[redacted] banana: [redacted]"),
+            ("123", "1234 123", "1234 [redacted]"),
+            ("1234", "x1234y", "x[redacted]y"),
+            ("admin", "badminton", "b[redacted]ton"),
+        ] {
+            assert_eq!(redactor_of(&[secret]).clean_whole(text), expect, "{secret}");
+            assert!(!redactor_of(&[secret]).finds_secret(text.as_bytes()), "{secret}");
+        }
+    }
+
+    #[test]
+    fn overlapping_secrets_leave_nothing_of_each_other() {
+        let redactor = redactor_of(&["abcdefgh", "efghijkl", "gh"]);
+        assert_eq!(redactor.clean_whole("xabcdefghijkly"), "x[redacted]y");
+    }
+
+    #[test]
+    fn what_is_learned_later_counts_too() {
+        let mut redactor = redactor();
+        assert_eq!(redactor.clean_whole("swordfish"), "swordfish");
+        redactor.learn(Arc::new(Zeroizing::new("swordfish".to_owned())));
+        assert_eq!(redactor.clean_whole("swordfish"), REDACTED);
     }
 }

@@ -1,5 +1,7 @@
 //! A backend made ready: settings and parameters checked, connections bound to pools.
 
+mod http;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use thiserror::Error;
 
 use super::manifest::{Auth, ConnectionKind, ConnectionRequest, Dialect, Manifest};
 use super::spec::{BackendSpec, ClientAddress, ConnectionSpec, SqlSpec};
+use crate::egress::http::Door;
 use crate::egress::redact::{Redactor, SharedSecret};
 use crate::egress::sql::{Address, AddressError, Endpoint, Login, OpenError, Pool, PoolSpec};
 
@@ -22,6 +25,8 @@ pub struct Backend {
 pub enum Connection {
     /// An SQL database.
     Sql(Arc<SqlConnection>),
+    /// An HTTP service.
+    Http(Arc<Door>),
 }
 
 /// A bound connection to an SQL database.
@@ -40,6 +45,7 @@ impl Connection {
     fn root_secrets(&self) -> Vec<SharedSecret> {
         match self {
             Self::Sql(sql) => vec![Arc::clone(&sql.password)],
+            Self::Http(door) => door.root_secrets(),
         }
     }
 }
@@ -115,7 +121,7 @@ impl Backend {
         }
         let mut connections = BTreeMap::new();
         for (name, connection) in spec.connections {
-            match connect(&name, connection, manifest) {
+            match connect((&spec.name, &name), connection, manifest) {
                 Ok(connection) => drop(connections.insert(name, connection)),
                 Err(error) => problems.push(error),
             }
@@ -131,6 +137,15 @@ impl Backend {
     pub(super) fn sql(&self, name: &str) -> Option<&Arc<SqlConnection>> {
         match self.connections.get(name)? {
             Connection::Sql(connection) => Some(connection),
+            Connection::Http(_) => None,
+        }
+    }
+
+    /// The door to the HTTP service of that name, if the operator granted it.
+    pub(super) fn http(&self, name: &str) -> Option<&Arc<Door>> {
+        match self.connections.get(name)? {
+            Connection::Http(door) => Some(door),
+            Connection::Sql(_) => None,
         }
     }
 
@@ -141,7 +156,7 @@ impl Backend {
 }
 
 fn connect(
-    name: &ConnectionName,
+    (backend, name): (&BackendName, &ConnectionName),
     spec: ConnectionSpec,
     manifest: &Manifest,
 ) -> Result<Connection, BackendError> {
@@ -150,6 +165,9 @@ fn connect(
     match (request.kind, spec) {
         (ConnectionKind::Sql, ConnectionSpec::Sql(spec)) => {
             connect_sql(name, spec, request).map(|c| Connection::Sql(Arc::new(c)))
+        }
+        (ConnectionKind::Http, ConnectionSpec::Http(spec)) => {
+            http::connect((backend, name), spec, request).map(|c| Connection::Http(Arc::new(c)))
         }
         (kind, _) => Err(mismatch(name, format!("the plugin asks for one of kind {kind:?}"))),
     }
@@ -202,9 +220,8 @@ fn not_granted(
              address = \"postgres://db.internal:5432/database?sslmode=verify-full\"\n\
              auth = {{ password = {{ user = \"claviger\", password = \"file:/run/secrets/{backend}\" }} }}\n"
         ),
-        ConnectionKind::Http | ConnectionKind::Jwt => {
-            format!("[backends.{backend}.connections.{name}]\n")
-        }
+        ConnectionKind::Http => http::stanza(backend, name, request),
+        ConnectionKind::Jwt => format!("[backends.{backend}.connections.{name}]\n"),
     };
     BackendError::NotGranted { connection: name.clone(), why: request.why.clone(), stanza }
 }

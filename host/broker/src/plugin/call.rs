@@ -46,6 +46,7 @@ pub struct Used {
     pub(super) secrets: u32,
     pub(super) sessions: u32,
     pub(super) statements: usize,
+    pub(super) requests: u32,
     pub(super) scram_iterations: u32,
     pub(super) log_lines: u32,
     pub(super) log_lines_dropped: u32,
@@ -116,6 +117,16 @@ impl Call {
             let message = "a call runs at most 64 statements";
             return Err(Failure::unsent(FailureKind::InvalidInput, message));
         }
+        Ok(())
+    }
+
+    /// Counts one more HTTP request about to be sent.
+    pub(super) fn spend_request(&mut self) -> Result<(), Failure> {
+        if self.used.requests >= REQUESTS_MAX {
+            let message = "a call sends at most 8 requests";
+            return Err(Failure::unsent(FailureKind::InvalidInput, message));
+        }
+        self.used.requests += 1;
         Ok(())
     }
 
@@ -205,6 +216,9 @@ pub(super) const RESOURCES_MAX: usize = 256;
 
 /// Documented in the plugin contract: a login takes one or two, ending one takes some looks.
 const STATEMENTS_MAX: usize = 64;
+
+/// Documented in the plugin contract: a look, a change and a few pages of a list.
+const REQUESTS_MAX: u32 = 8;
 
 /// Enough for a panic's message and place.
 const STDERR_BYTES_MAX: usize = 2 * 1024;

@@ -1,6 +1,17 @@
 //! How the host authenticates on an HTTP connection. The credentials stay here.
 
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
+
+use super::exchange::{Outgoing, Route};
+use crate::egress::redact::SharedSecret;
+use crate::egress::tls::ClientIdentity;
+use crate::egress::{Failure, FailureKind};
 
 /// A way of authenticating, with the broker's own credential.
 pub enum HttpAuth {
@@ -83,4 +94,70 @@ pub enum HttpAuth {
         /// Its private key, PEM.
         key: Zeroizing<String>,
     },
+}
+
+/// Authenticates requests: adds what the scheme wants to what is about to be sent.
+pub struct Authenticator {
+    auth: HttpAuth,
+}
+
+impl Authenticator {
+    /// One for this credential.
+    pub const fn new(auth: HttpAuth) -> Self {
+        Self { auth }
+    }
+
+    /// Authenticates `outgoing`, by `end`. Returns the secrets that it added.
+    pub async fn apply(
+        &self,
+        _route: &Route,
+        outgoing: &mut Outgoing,
+        _end: Instant,
+    ) -> Result<Vec<SharedSecret>, Failure> {
+        let (name, value) = match &self.auth {
+            HttpAuth::None | HttpAuth::Mtls { .. } => return Ok(Vec::new()),
+            HttpAuth::Bearer { token } => (AUTHORIZATION, format!("Bearer {}", token.as_str())),
+            HttpAuth::Basic { user, password } => {
+                let pair = Zeroizing::new(format!("{user}:{}", password.as_str()));
+                (AUTHORIZATION, format!("Basic {}", BASE64.encode(pair.as_bytes())))
+            }
+            HttpAuth::Header { name, value } => {
+                (name.parse().map_err(|_| unusable())?, value.to_string())
+            }
+            _ => return Err(unusable()),
+        };
+        let value = Zeroizing::new(value);
+        let mut header = HeaderValue::from_str(&value).map_err(|_| unusable())?;
+        header.set_sensitive(true);
+        outgoing.headers.insert(name, header);
+        Ok(Vec::new())
+    }
+
+    /// The service refused the credential: a token that was cached is not used again.
+    pub const fn rejected(&self) {}
+
+    /// What must never leave.
+    pub fn root_secrets(&self) -> Vec<SharedSecret> {
+        match &self.auth {
+            HttpAuth::Bearer { token: secret }
+            | HttpAuth::Basic { password: secret, .. }
+            | HttpAuth::Header { value: secret, .. }
+            | HttpAuth::Mtls { key: secret, .. } => vec![Arc::new(secret.clone())],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The client certificate, for services that ask for one.
+    pub fn client_identity(&self) -> Option<ClientIdentity> {
+        match &self.auth {
+            HttpAuth::Mtls { certificate, key } => {
+                Some(ClientIdentity { certificate: certificate.clone(), key: key.clone() })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn unusable() -> Failure {
+    Failure::unsent(FailureKind::InvalidConfig, "the connection's `auth` cannot be used")
 }

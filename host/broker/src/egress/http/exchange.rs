@@ -17,6 +17,26 @@ pub struct Route {
     pub reach: Vec<Reach>,
 }
 
+impl Route {
+    /// The host as the header `host` and signatures write it: with the port, unless it is the
+    /// scheme's own.
+    pub fn authority(&self) -> String {
+        let host = self.bracketed();
+        let own = if self.tls { 443 } else { 80 };
+        if self.port == own { host } else { format!("{host}:{}", self.port) }
+    }
+
+    /// The scheme, host and port, without a slash at the end.
+    pub fn origin(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority())
+    }
+
+    fn bracketed(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+}
+
 /// A range of addresses that must be granted by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,12 +1,9 @@
 //! Connections to one database under one login: opened on demand, kept, bounded in number.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime, Timeouts};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
-use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::time::Instant;
 use tokio_postgres::config::SslMode;
@@ -17,6 +14,7 @@ use super::address::{Address, Endpoint, Transport};
 use super::failure;
 use super::session::Session;
 use crate::egress::redact::SharedSecret;
+use crate::egress::tls::{self, TlsError};
 use crate::egress::{Failure, FailureKind};
 
 /// What a pool is made from.
@@ -49,20 +47,9 @@ pub struct Pool {
 /// Why no pool could be made.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The certificates to trust cannot be read.
-    #[error("cannot read the certificates in `{}`: {reason}", path.display())]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The machine has no certificates to trust.
-    #[error("this machine has no trusted certificates: install them, or name a `ca_file`")]
-    NoCertificates,
-    /// The TLS library refused.
-    #[error("TLS cannot be set up: {0}")]
-    Tls(String),
+    /// TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The pool cannot be built.
     #[error("the connection pool cannot be built: {0}")]
     Pool(String),
@@ -76,7 +63,7 @@ impl Pool {
         let manager = match spec.address.transport {
             Transport::Plain => Manager::from_config(config, NoTls, manager_config),
             Transport::VerifiedTls => {
-                let tls = MakeRustlsConnect::new(tls(spec)?);
+                let tls = MakeRustlsConnect::new(tls::client(spec.ca_file.as_deref(), None)?);
                 Manager::from_config(config, tls, manager_config)
             }
         };
@@ -134,33 +121,6 @@ fn config(spec: &PoolSpec) -> Config {
             Transport::VerifiedTls => SslMode::Require,
         });
     config
-}
-
-fn tls(spec: &PoolSpec) -> Result<ClientConfig, OpenError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| OpenError::Tls(error.to_string()))?;
-    Ok(builder.with_root_certificates(roots(spec)?).with_no_client_auth())
-}
-
-fn roots(spec: &PoolSpec) -> Result<RootCertStore, OpenError> {
-    let mut roots = RootCertStore::empty();
-    let Some(path) = &spec.ca_file else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return if roots.is_empty() { Err(OpenError::NoCertificates) } else { Ok(roots) };
-    };
-    let unreadable = |reason: String| OpenError::Certificates { path: path.clone(), reason };
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
-        roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unreadable("it holds no certificate".to_owned()));
-    }
-    Ok(roots)
 }
 
 /// What every connection starts with and returns to. The quoting of literals depends on the

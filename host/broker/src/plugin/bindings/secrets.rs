@@ -7,6 +7,7 @@ use wasmtime::component::Resource;
 
 use super::generated::claviger::types::errors::Error;
 use super::generated::claviger::types::secrets::{Host, HostSecret};
+use crate::egress::redact::SharedSecret;
 use crate::egress::scram::random_secret;
 use crate::egress::{Failure, FailureKind};
 use crate::plugin::call::{Call, SecretHandle};
@@ -16,13 +17,11 @@ impl Host for Call {
         if !BITS.contains(&bits) {
             return self.refuse("a secret takes 128 to 512 bits of entropy");
         }
-        if self.used.secrets >= SECRETS_MAX {
-            return self.refuse("a call makes at most 16 secrets");
+        if let Err(failure) = self.spend_secret() {
+            return self.answer(Err(failure));
         }
-        self.used.secrets += 1;
         let secret = Arc::new(random_secret(bits)?);
-        self.redactor.learn(Arc::clone(&secret));
-        Ok(Ok(self.table.push(SecretHandle(secret))?))
+        self.hold(secret)
     }
 }
 
@@ -36,6 +35,25 @@ impl HostSecret for Call {
 impl Call {
     pub(super) fn refuse<T>(&self, message: &str) -> Result<Result<T, Error>> {
         self.answer(Err(Failure::unsent(FailureKind::InvalidInput, message)))
+    }
+
+    /// Counts one more secret of the call.
+    pub(super) fn spend_secret(&mut self) -> std::result::Result<(), Failure> {
+        if self.used.secrets >= SECRETS_MAX {
+            let message = "a call makes and takes at most 16 secrets";
+            return Err(Failure::unsent(FailureKind::InvalidInput, message));
+        }
+        self.used.secrets += 1;
+        Ok(())
+    }
+
+    /// Gives the guest a handle to `secret`, which is redacted from now on.
+    pub(super) fn hold(
+        &mut self,
+        secret: SharedSecret,
+    ) -> Result<Result<Resource<SecretHandle>, Error>> {
+        self.redactor.learn(Arc::clone(&secret));
+        Ok(Ok(self.table.push(SecretHandle(secret))?))
     }
 }
 

@@ -32,7 +32,7 @@ fn a_call_makes_sixteen_secrets_of_sound_strength() {
     for _ in 0..16 {
         call.generate(128).unwrap().unwrap();
     }
-    assert!(refused(call.generate(128)).message.contains("at most 16"));
+    assert!(refused(call.generate(128)).message.contains("at most 16 secrets"));
 }
 
 #[tokio::test]

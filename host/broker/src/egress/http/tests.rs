@@ -1,0 +1,1 @@
+//! The door against real servers on this machine.

@@ -1,0 +1,218 @@
+//! Binds HTTP connections: what the manifest asks for, met with what the operator granted. Opens
+//! nothing.
+
+use std::sync::Arc;
+
+use claviger_core::name::{BackendName, ConnectionName};
+
+use super::{BackendError, mismatch};
+use crate::egress::http::{
+    Authenticator, Door, DoorSpec, Grants, HttpAuth, Policy, Reach, Route, SystemResolver,
+};
+use crate::plugin::manifest::{Auth, ConnectionRequest};
+use crate::plugin::spec::HttpSpec;
+
+/// The door for a granted connection, or what is missing and what to write.
+pub(super) fn connect(
+    (backend, name): (&BackendName, &ConnectionName),
+    spec: HttpSpec,
+    request: &ConnectionRequest,
+) -> Result<Door, BackendError> {
+    let advise = |problem: String| {
+        let stanza = stanza(backend, name, request);
+        mismatch(name, format!("{problem}; the plugin asks for this:\n\n{stanza}"))
+    };
+    let scheme = scheme(&spec.auth);
+    if !request.auth.contains(&scheme) {
+        let problem =
+            format!("`auth` is `{}`, with which the plugin does not work", placeholder(scheme).0);
+        return Err(advise(problem));
+    }
+    let route = Route::parse(&spec.address, &spec.reach).map_err(|e| advise(e.to_string()))?;
+    let client_address = match &spec.client_address {
+        None => route.origin(),
+        Some(text) => Route::parse(text, &[Reach::Loopback])
+            .map_err(|error| advise(format!("`client_address`: {error}")))?
+            .origin(),
+    };
+    let asked = Grants { methods: &request.methods, paths: &request.paths, reads: &request.reads };
+    let granted = Grants { methods: &spec.methods, paths: &spec.paths, reads: &spec.reads };
+    let policy = Policy::meet(asked, granted).map_err(advise)?;
+    Door::new(DoorSpec {
+        route,
+        client_address,
+        policy,
+        authenticator: Authenticator::new(spec.auth),
+        ca_file: spec.ca_file.as_deref(),
+        resolver: Arc::new(SystemResolver),
+    })
+    .map_err(|error| mismatch(name, error.to_string()))
+}
+
+/// What grants all that the manifest asks for.
+pub(super) fn stanza(
+    backend: &BackendName,
+    name: &ConnectionName,
+    request: &ConnectionRequest,
+) -> String {
+    let list = |items: &[String]| toml::Value::from(items.to_vec()).to_string();
+    let auth = request.auth.first().copied().unwrap_or(Auth::None);
+    let (key, fields) = placeholder(auth);
+    let fields = fields.replace("BACKEND", backend.as_str());
+    format!(
+        "[backends.{backend}.connections.{name}]\n\
+         address = \"https://api.internal\"\n\
+         auth = {{ {key} = {{{fields}}} }}\n\
+         methods = {}\n\
+         paths = {}\n\
+         reads = {}\n",
+        list(&request.methods),
+        list(&request.paths),
+        list(&request.reads),
+    )
+}
+
+const fn scheme(auth: &HttpAuth) -> Auth {
+    match auth {
+        HttpAuth::None => Auth::None,
+        HttpAuth::Bearer { .. } => Auth::Bearer,
+        HttpAuth::Basic { .. } => Auth::Basic,
+        HttpAuth::Header { .. } => Auth::Header,
+        HttpAuth::Sigv4 { .. } => Auth::Sigv4,
+        HttpAuth::OAuth2ClientCredentials { .. } => Auth::OAuth2ClientCredentials,
+        HttpAuth::TokenExchange { .. } => Auth::TokenExchange,
+        HttpAuth::GoogleServiceAccount { .. } => Auth::GoogleServiceAccount,
+        HttpAuth::WebIdentity { .. } => Auth::WebIdentity,
+        HttpAuth::Mtls { .. } => Auth::Mtls,
+    }
+}
+
+/// The configuration's key for a scheme, and its fields with something to replace in each.
+const fn placeholder(auth: Auth) -> (&'static str, &'static str) {
+    match auth {
+        Auth::None => ("none", ""),
+        Auth::Password => {
+            ("password", " user = \"claviger\", password = \"file:/run/secrets/BACKEND\" ")
+        }
+        Auth::Bearer => ("bearer", " token = \"file:/run/secrets/BACKEND\" "),
+        Auth::Basic => ("basic", " user = \"claviger\", password = \"file:/run/secrets/BACKEND\" "),
+        Auth::Header => ("header", " name = \"x-api-key\", value = \"file:/run/secrets/BACKEND\" "),
+        Auth::Sigv4 => (
+            "sigv4",
+            " access_key_id = \"file:/run/secrets/BACKEND-id\", \
+             secret_access_key = \"file:/run/secrets/BACKEND\", \
+             region = \"eu-central-1\", service = \"sts\" ",
+        ),
+        Auth::OAuth2ClientCredentials => (
+            "oauth2-client-credentials",
+            " token_url = \"https://login.internal/token\", client_id = \"claviger\", \
+             client_secret = \"file:/run/secrets/BACKEND\" ",
+        ),
+        Auth::TokenExchange => (
+            "token-exchange",
+            " token_url = \"https://login.internal/token\", \
+             subject_audience = \"https://login.internal\" ",
+        ),
+        Auth::GoogleServiceAccount => (
+            "google-service-account",
+            " key = \"file:/run/secrets/BACKEND.json\", \
+             scopes = [\"https://www.googleapis.com/auth/cloud-platform\"] ",
+        ),
+        Auth::WebIdentity => ("web-identity", " audience = \"https://api.internal\" "),
+        Auth::Mtls => (
+            "mtls",
+            " certificate = \"/etc/claviger/BACKEND.pem\", \
+             key = \"file:/run/secrets/BACKEND-key\" ",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::config::ConnectionConfig;
+
+    fn request() -> ConnectionRequest {
+        serde_json::from_value(serde_json::json!({
+            "kind": "http", "auth": ["bearer", "basic"], "methods": ["GET", "POST"],
+            "paths": ["/v1/users"], "reads": ["/items/*/id"], "why": "it manages users",
+        }))
+        .unwrap()
+    }
+
+    fn granted() -> HttpSpec {
+        let text = |items: &[&str]| items.iter().map(ToString::to_string).collect();
+        HttpSpec {
+            address: "https://api.internal:8443".to_owned(),
+            client_address: None,
+            ca_file: None,
+            auth: HttpAuth::Bearer { token: Zeroizing::new("root-token".to_owned()) },
+            methods: text(&["GET", "POST"]),
+            paths: text(&["/v1/users"]),
+            reads: text(&["/items/*/id"]),
+            reach: Vec::new(),
+        }
+    }
+
+    fn check(change: impl Fn(&mut HttpSpec), sentence: &str) {
+        let mut spec = granted();
+        change(&mut spec);
+        let (backend, name) = ("shop".parse().unwrap(), "api".parse().unwrap());
+        match connect((&backend, &name), spec, &request()) {
+            Ok(_) => assert!(sentence.is_empty(), "passed instead of `{sentence}`"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(!sentence.is_empty() && error.contains(sentence), "{error}");
+                assert!(error.contains("[backends.shop.connections.api]"), "{error}");
+                assert!(!error.contains("root-token"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_grant_must_meet_the_manifest() {
+        check(|_| (), "");
+        check(|spec| spec.reads.clear(), "");
+        check(|spec| spec.client_address = Some("https://api.example".to_owned()), "");
+        check(|spec| spec.auth = HttpAuth::None, "`auth` is `none`");
+        check(|spec| spec.address = "http://api.internal".to_owned(), "plain HTTP");
+        check(|spec| spec.address = "https://u:root-token@api".to_owned(), "without a path");
+        check(|spec| spec.address = "https://127.0.0.1".to_owned(), "reach = [\"loopback\"]");
+        check(|spec| spec.client_address = Some("api.example:443".to_owned()), "`client_address`");
+        check(|spec| drop(spec.methods.pop()), "`POST` in `methods`, which is not granted");
+        check(|spec| spec.methods.push("DELETE".to_owned()), "`DELETE` in `methods` is nothing");
+        check(|spec| spec.paths.clear(), "`/v1/users` in `paths`, which is not granted");
+        check(|spec| spec.paths.push("/v1".to_owned()), "`/v1` in `paths` is nothing");
+        check(|spec| spec.reads.push("/token".to_owned()), "`/token` in `reads` is nothing");
+    }
+
+    #[test]
+    fn every_stanza_is_a_connection_that_the_configuration_takes() {
+        let (backend, name) = ("shop".parse().unwrap(), "api".parse().unwrap());
+        for auth in [
+            "none",
+            "bearer",
+            "basic",
+            "header",
+            "sigv4",
+            "oauth2-client-credentials",
+            "token-exchange",
+            "google-service-account",
+            "web-identity",
+            "mtls",
+        ] {
+            let auth: Auth = serde_json::from_value(auth.into()).unwrap();
+            let request = ConnectionRequest { auth: vec![auth], ..request() };
+            let stanza = stanza(&backend, &name, &request);
+            let table: toml::Table = stanza.parse().unwrap();
+            let connection = table["backends"]["shop"]["connections"]["api"].clone();
+            let config: ConnectionConfig = connection.try_into().unwrap();
+            assert_eq!((config.methods, config.paths), (request.methods, request.paths));
+            assert_eq!(config.reads, request.reads);
+            assert!(config.auth.is_some());
+        }
+    }
+}
