@@ -140,7 +140,8 @@ async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     let body = to_bytes(body, BODY_BYTES_MAX).await.unwrap();
-    let mut fields: BTreeMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
+    let mut fields: BTreeMap<String, String> =
+        url::form_urlencoded::parse(&body).into_owned().collect();
     let token = fields.remove("WebIdentityToken");
     let signed_by = signer(&parts);
     let mut recorded = Recorded { fields, signed_by, ..Recorded::default() };
@@ -178,7 +179,10 @@ async fn check(
         Some("AssumeRole") if recorded.signed_by.is_some() => Ok(()),
         _ => Err(Refusal {
             status: 403,
-            ..Refusal::sender("MissingAuthenticationToken", "Request is missing Authentication Token")
+            ..Refusal::sender(
+                "MissingAuthenticationToken",
+                "Request is missing Authentication Token",
+            )
         }),
     }
 }

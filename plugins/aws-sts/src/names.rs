@@ -71,18 +71,31 @@ mod tests {
     fn everything_fits_and_no_two_requesters_share_a_name() {
         let long = "spiffe://example.org/ns/reports/sa/".repeat(9);
         let requesters = [
-            "unix:1000", "unix-1000", "unix/1000", "unix:1000 ", "Unix:1000",
-            "unix-1000=d8cf1542892b8887", "spiffe://example.org/a", "spiffe://example.org-a",
-            "alice@example.org", "älice@example.org", "a", "", &long, &format!("{long}x"),
-            &"x".repeat(37), &"x".repeat(38), &"x".repeat(64), &"x".repeat(65), "aws:alice",
+            "unix:1000",
+            "unix-1000",
+            "unix/1000",
+            "unix:1000 ",
+            "Unix:1000",
+            "unix-1000=d8cf1542892b8887",
+            "spiffe://example.org/a",
+            "spiffe://example.org-a",
+            "alice@example.org",
+            "älice@example.org",
+            "a",
+            "",
+            &long,
+            &format!("{long}x"),
+            &"x".repeat(37),
+            &"x".repeat(38),
+            &"x".repeat(64),
+            &"x".repeat(65),
+            "aws:alice",
         ];
         let names: [fn(&str) -> String; 3] =
             [|who| role_session_name(SESSION, who), source_identity, tag_value];
-        for (make, chars_max, signs) in [
-            (names[0], 64, "_+=,.@-"),
-            (names[1], 64, "_+=,.@-"),
-            (names[2], 256, " _.:/=+-@"),
-        ] {
+        for (make, chars_max, signs) in
+            [(names[0], 64, "_+=,.@-"), (names[1], 64, "_+=,.@-"), (names[2], 256, " _.:/=+-@")]
+        {
             let made: BTreeSet<_> = requesters.iter().map(|who| make(who)).collect();
             assert_eq!(made.len(), requesters.len(), "{made:?}");
             for name in made {

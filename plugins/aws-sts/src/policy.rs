@@ -72,10 +72,7 @@ mod tests {
                     { "Effect": "Allow", "Action": "*", "Resource": "*" }] }),
                 r#"{"Statement":[{"Action":["a:B","a:C"],"Condition":{"StringEquals":{"aws:RequestTag/x":"1"}},"Effect":"Deny","Resource":"*"},{"Action":"*","Effect":"Allow","Resource":"*"}],"Version":"2008-10-17"}"#,
             ),
-            (
-                serde_json::json!({ "Statement": [] }),
-                r#"{"Statement":[],"Version":"2012-10-17"}"#,
-            ),
+            (serde_json::json!({ "Statement": [] }), r#"{"Statement":[],"Version":"2012-10-17"}"#),
         ] {
             assert_eq!(compiled(policy).unwrap(), expect);
         }

@@ -5,7 +5,9 @@ use claviger_plugin_sdk::{Error, ErrorKind};
 
 /// The answer if STS issued something; what it said otherwise.
 pub fn check(answer: Response) -> Result<Response, Error> {
-    answer.ok_or_at(Some("/ErrorResponse/Error/Code"), Some("/ErrorResponse/Error/Message")).map_err(explain)
+    answer
+        .ok_or_at(Some("/ErrorResponse/Error/Code"), Some("/ErrorResponse/Error/Message"))
+        .map_err(explain)
 }
 
 fn explain(error: Error) -> Error {
@@ -37,7 +39,12 @@ const KNOWN: &[Known] = &[
          access key also sts:TagSession and sts:SetSourceIdentity",
     ),
     (
-        &["InvalidClientTokenId", "SignatureDoesNotMatch", "IncompleteSignature", "UnrecognizedClientException"],
+        &[
+            "InvalidClientTokenId",
+            "SignatureDoesNotMatch",
+            "IncompleteSignature",
+            "UnrecognizedClientException",
+        ],
         ErrorKind::Denied,
         "AWS does not accept the access key of connection `sts`: write a valid key, and check the \
          broker's clock and the region of the signature",
@@ -99,7 +106,8 @@ mod tests {
     use super::*;
 
     fn explained(code: &str, retry_after_ms: Option<u64>) -> Error {
-        let mut error = Error::new(ErrorKind::Other, "the service answered 400: no").after_sending();
+        let mut error =
+            Error::new(ErrorKind::Other, "the service answered 400: no").after_sending();
         error.code = Some(code.to_owned());
         error.retry_after_ms = retry_after_ms;
         explain(error)

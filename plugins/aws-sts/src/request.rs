@@ -9,7 +9,8 @@ use crate::{names, policy};
 /// What to send. The host signs it, or adds the broker's token.
 pub fn of(issue: &Issue<Settings, Parameters>) -> Result<Request<'static>, Error> {
     let fields = fields(issue)?;
-    let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let fields: Vec<_> =
+        fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     Ok(Request::post("sts").path("/").form(&fields))
 }
 

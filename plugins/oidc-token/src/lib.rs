@@ -44,7 +44,8 @@ impl Provider for OidcToken {
         if let Some(problem) = problem(claims) {
             return Err(Error::new(ErrorKind::InvalidConfig, format!("`claims` {problem}")));
         }
-        let token = jwt::sign(ISSUER, audience, claims, issue.expires_at)?;
+        let claims = Value::Object(claims.clone()).to_string();
+        let token = jwt::sign(ISSUER, audience, &claims, issue.expires_at)?;
         lease.set_secret("token", &token)?;
         lease.set_field("issuer", &jwt::issuer(ISSUER)?)?;
         lease.set_field("audience", audience)?;
@@ -87,7 +88,8 @@ mod tests {
     fn check(claims: Value, sentence: Option<&str>) {
         let parameters = serde_json::json!({ "audience": "a", "claims": claims });
         let scopes = [("s".to_owned(), serde_json::from_value(parameters).unwrap())];
-        let problems = OidcToken::validate(&Config { settings: Settings {}, scopes: scopes.into() });
+        let problems =
+            OidcToken::validate(&Config { settings: Settings {}, scopes: scopes.into() });
         let found = problems.first().map(|problem| problem.message.as_str());
         match sentence {
             None => assert_eq!(found, None),

@@ -5,6 +5,7 @@
 pub mod bindings;
 mod error;
 pub mod http;
+pub mod jwt;
 pub mod log;
 mod provider;
 mod secret;

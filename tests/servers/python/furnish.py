@@ -46,4 +46,7 @@ s3.create_bucket(Bucket="reports",
                  CreateBucketConfiguration={"LocationConstraint": ANYBODY["region_name"]})
 s3.put_object(Bucket="reports", Key="2026-q3.csv", Body=b"region,total\nnorth,42\n")
 
-urllib.request.urlopen(f"{ENDPOINT}/moto-api/reset-auth", data=b"0").read()
+# From here on the server checks every request, from the first one.
+checked = urllib.request.Request(f"{ENDPOINT}/moto-api/reset-auth", data=b"0",
+                                 headers={"Content-Type": "text/plain"})
+urllib.request.urlopen(checked).read()

@@ -48,9 +48,8 @@ pub async fn verify(trusts: &[Trust], role_arn: &str, token: &str) -> Result<Val
     validation.set_issuer(&[&trust.issuer]);
     validation.set_audience(&[&trust.audience]);
     validation.set_required_spec_claims(&["iss", "sub", "aud", "exp", "iat"]);
-    let claims: Value = decode(token, &key, &validation)
-        .map_err(|error| invalid(error.to_string()))?
-        .claims;
+    let claims: Value =
+        decode(token, &key, &validation).map_err(|error| invalid(error.to_string()))?.claims;
     if claims["sub"] != trust.subject.as_str() {
         return Err(denied());
     }
@@ -81,7 +80,8 @@ pub fn sign(parts: &mut Parts, body: &Bytes, key: &AccessKey, moto: &str) {
 
 async fn published_keys(issuer: &str) -> Result<JwkSet, Refusal> {
     let discovery = fetch(&format!("{issuer}/.well-known/openid-configuration")).await?;
-    let discovery: Value = serde_json::from_slice(&discovery).map_err(|_| unreachable_provider())?;
+    let discovery: Value =
+        serde_json::from_slice(&discovery).map_err(|_| unreachable_provider())?;
     if discovery["issuer"] != issuer {
         return Err(unreachable_provider());
     }

@@ -35,17 +35,26 @@ pub fn install(paths: &Paths, mode: Mode) -> Result<Outcome> {
     let make = Step::new(format!("make {}", folder.display()), "python3")
         .args(["-m", "venv", "--clear"])
         .args([&folder]);
-    let fill = Step::new("install tests/requirements.txt", &folder.join("bin/python").to_string_lossy())
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
-        .args([&requirements])
-        .go_on("check the package sources of this machine and run `cargo xtask setup` again");
+    let fill =
+        Step::new("install tests/requirements.txt", &folder.join("bin/python").to_string_lossy())
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--requirement",
+            ])
+            .args([&requirements])
+            .go_on("check the package sources of this machine and run `cargo xtask setup` again");
     if mode == Mode::Print {
         println!("  {}\n  {}", make.line(), fill.line());
         return Ok(Outcome::Unmet);
     }
     make.run()?;
     fill.run()?;
-    fs::write(&installed, wanted).with_context(|| format!("cannot write {}", installed.display()))?;
+    fs::write(&installed, wanted)
+        .with_context(|| format!("cannot write {}", installed.display()))?;
     Ok(Outcome::Met)
 }
 
