@@ -13,6 +13,8 @@ use tokio::task::JoinSet;
 
 use crate::broker::Broker;
 use crate::config::{ConfigError, ConfigFile};
+use crate::issuer::page::Page;
+use crate::issuer::{self, Issuer};
 use crate::journal::{JournalOptions, SqliteJournal};
 use crate::policies::{self, PolicyStore};
 use crate::sessions::Sessions;
@@ -45,7 +47,8 @@ pub fn block_on<F: Future<Output = anyhow::Result<ExitCode>>>(
 pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     // Two TLS stacks could be meant; the choice is made once, here.
     let _already = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let broker = Arc::new(build(&file, mode).await?);
+    let (broker, issuer) = build(&file, mode).await?;
+    let broker = Arc::new(broker);
     let (drain, draining) = watch::channel(false);
     let mut background = JoinSet::new();
     let grace = file.config().sessions.heartbeat_grace.0;
@@ -54,6 +57,13 @@ pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     background.spawn(reload::on_change_and_hangup(Arc::clone(&broker)));
     if let Some(metrics) = &file.config().metrics {
         background.spawn(metrics_page::bind(metrics.address, Arc::clone(&broker)).await?);
+    }
+    if let Some(issuer) = issuer {
+        let journal = Arc::clone(&broker.journal);
+        background.spawn(issuer::tend_always(Arc::clone(&issuer), journal));
+        if let Some(spec) = load::issuer_page(&file)? {
+            background.spawn(Page::bind(&spec, issuer).await?.serve());
+        }
     }
     let servers = serve::start(&file, &broker, &draining).await?;
     telemetry::say(&format!("clavigerd serves on {}", file.config().listen.socket.display()));
@@ -80,11 +90,12 @@ pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
 }
 
 /// Builds everything up to the first entries of this run.
-async fn build(file: &ConfigFile, mode: Mode) -> anyhow::Result<Broker> {
+async fn build(file: &ConfigFile, mode: Mode) -> anyhow::Result<(Broker, Option<Arc<Issuer>>)> {
     let metrics = Arc::new(crate::metrics::Metrics::new());
     let observe = crate::metrics::plugin_observer(&metrics);
-    let plugins =
-        tokio::task::block_in_place(|| load::plugins(file, mode, observe)).map_err(all)?;
+    let issuer = load::issuer(file, mode)?;
+    let shared = (observe, issuer.clone());
+    let plugins = tokio::task::block_in_place(|| load::plugins(file, mode, shared)).map_err(all)?;
     let fixed = load::fixed_sources(file, &plugins).map_err(all)?;
     let folders = load::folders(file, fixed);
     let read = folders.read().context("the policies cannot be put in force")?;
@@ -102,7 +113,10 @@ async fn build(file: &ConfigFile, mode: Mode) -> anyhow::Result<Broker> {
         metrics,
     });
     record_start(&broker, file, loaded_policies).await?;
-    Ok(broker)
+    if let Some(issuer) = &issuer {
+        issuer.tend(&broker.journal, crate::broker::now()).await?;
+    }
+    Ok((broker, issuer))
 }
 
 fn open_journal(

@@ -18,6 +18,9 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     if let Err(problem) = load::sealing_key(&file) {
         problems.push(problem.to_string());
     }
+    if let Err(problem) = load::issuer_page(&file) {
+        problems.push(problem.to_string());
+    }
     if let Some(tls) = &file.config().listen.tls
         && let Err(problem) = serve::tls_config(&file, tls)
     {
@@ -45,7 +48,8 @@ fn parts(file: &ConfigFile) -> Result<(String, Vec<String>), Vec<String>> {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let unobserved = Arc::new(|_: &Observation<'_>| {});
-    let plugins = load::plugins(file, Mode::Serve, unobserved).map_err(sentences)?;
+    let issuer = load::issuer(file, Mode::Serve).map_err(|problem| vec![problem.to_string()])?;
+    let plugins = load::plugins(file, Mode::Serve, (unobserved, issuer)).map_err(sentences)?;
     let fixed = load::fixed_sources(file, &plugins).map_err(sentences)?;
     let scopes = fixed.catalog.scopes().count();
     let read = load::folders(file, fixed).read().map_err(|error| error.sentences())?;

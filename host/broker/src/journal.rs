@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod fault;
+mod issuer_keys;
 mod leases;
 mod ledger;
 mod news;
@@ -49,6 +50,7 @@ use store::Store;
 use writer::{Outlets, Queue, Writer};
 
 pub use fault::OpenJournalError;
+pub use issuer_keys::{IssuerKey, KeyChange};
 pub use leases::LeaseRow;
 pub use news::{Health, JournalNews, LeaseCounts, Stats};
 pub use query::{EntryQuery, JournalHead, RecordedEntry, Streamed};

@@ -8,6 +8,7 @@ pub mod config;
 pub mod dev;
 pub mod egress;
 pub mod harden;
+pub mod issuer;
 pub mod journal;
 pub mod listen;
 pub mod load;

@@ -14,9 +14,13 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::app::Mode;
-use crate::config::{BackendConfig, ConfigError, ConfigFile};
+use crate::config::{AuthConfig, BackendConfig, ConfigError, ConfigFile, ConnectionConfig};
+use crate::issuer::page::{PageIdentity, PageSpec};
+use crate::issuer::{Issuer, IssuerError};
 use crate::journal::SealingKey;
-use crate::plugin::{BackendSpec, LoadError, Observe, PluginSpec, Plugins, PluginsOptions};
+use crate::plugin::{
+    BackendSpec, ISSUER_WANTED, LoadError, Observe, PluginSpec, Plugins, PluginsOptions,
+};
 use crate::policies::PolicyFolders;
 
 /// Loads the plugins and checks every backend against its plugin's manifest. Blocks while it
@@ -24,7 +28,7 @@ use crate::policies::PolicyFolders;
 pub fn plugins(
     file: &ConfigFile,
     mode: Mode,
-    observer: Observe,
+    (observer, issuer): (Observe, Option<Arc<Issuer>>),
 ) -> Result<Plugins, Vec<ConfigError>> {
     let (specs, mut problems) = split(plugin_specs(file, mode));
     let (backends, more) = split(backend_specs(file));
@@ -33,7 +37,7 @@ pub fn plugins(
         return Err(problems);
     }
     let intent_timeout = file.config().journal.intent_timeout.0;
-    Plugins::load(specs, backends, PluginsOptions { intent_timeout, observer })
+    Plugins::load(specs, backends, PluginsOptions { intent_timeout, observer, issuer })
         .map_err(|errors| errors.iter().map(|error| located(file, error)).collect())
 }
 
@@ -95,6 +99,51 @@ pub fn folders(file: &ConfigFile, fixed: PolicySources) -> PolicyFolders {
     }
 }
 
+/// The broker as an issuer of tokens, if it is configured as one.
+pub fn issuer(file: &ConfigFile, mode: Mode) -> Result<Option<Arc<Issuer>>, ConfigError> {
+    let Some(config) = &file.config().issuer else { return Ok(None) };
+    if mode == Mode::Serve && !config.url.starts_with("https://") {
+        let problem = "write `https://…`: others trust the keys that they find there";
+        return Err(file.problem(&["issuer", "url"], problem));
+    }
+    let issuer = Issuer::new(&config.url, config.rotate_every.0).map_err(|error| {
+        let key = match error {
+            IssuerError::Url { .. } => "url",
+            IssuerError::RotateEvery => "rotate_every",
+        };
+        file.problem(&["issuer", key], error)
+    })?;
+    Ok(Some(Arc::new(issuer)))
+}
+
+/// Where the issuer's page is served, with the certificate read and checked.
+pub fn issuer_page(file: &ConfigFile) -> Result<Option<PageSpec>, ConfigError> {
+    let Some(config) = &file.config().issuer else { return Ok(None) };
+    let tls = match (&config.certificate, &config.key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => {
+            let path = file.base().join(certificate);
+            let certificate = std::fs::read(&path).map_err(|error| {
+                let problem = format!("`{}`: {error}", path.display());
+                file.problem(&["issuer", "certificate"], problem)
+            })?;
+            let key = key.read(file.base());
+            let key = key.map_err(|error| file.problem(&["issuer", "key"], error))?;
+            let identity = PageIdentity { certificate, key };
+            identity
+                .acceptor()
+                .map_err(|error| file.problem(&["issuer", "certificate"], format!("{error:#}")))?;
+            Some(identity)
+        }
+        _ => {
+            let problem =
+                "`certificate` and `key` go together: write both, or neither behind a proxy";
+            return Err(file.problem(&["issuer"], problem));
+        }
+    };
+    Ok(Some(PageSpec { address: config.address, tls }))
+}
+
 /// The key that seals the journal: 32 bytes in hex or base64.
 pub fn sealing_key(file: &ConfigFile) -> Result<SealingKey, ConfigError> {
     let keys = ["journal", "sealing_key"];
@@ -152,6 +201,9 @@ fn backend_specs(file: &ConfigFile) -> Vec<Result<BackendSpec, ConfigError>> {
         let mut connections = BTreeMap::new();
         for (connection, bound) in &config.connections {
             let keys = ["backends", name.as_str(), "connections", connection.as_str()];
+            if needs_issuer(bound) && file.config().issuer.is_none() {
+                return Err(file.problem(&keys, ISSUER_WANTED));
+            }
             connections.insert(connection.clone(), connections::spec(file, &keys, bound)?);
         }
         let parameters = |scope: &crate::config::ScopeConfig| scope.parameters.clone().into();
@@ -168,6 +220,15 @@ fn backend_specs(file: &ConfigFile) -> Vec<Result<BackendSpec, ConfigError>> {
         })
     };
     file.config().backends.iter().map(spec).collect()
+}
+
+/// Whether the broker signs tokens on this connection.
+const fn needs_issuer(connection: &ConnectionConfig) -> bool {
+    match &connection.auth {
+        Some(AuthConfig::TokenExchange { .. } | AuthConfig::WebIdentity { .. }) => true,
+        Some(_) => false,
+        None => connection.address.is_none(),
+    }
 }
 
 fn scopes(

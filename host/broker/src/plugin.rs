@@ -18,7 +18,7 @@ mod run;
 mod spec;
 
 pub use admit::AdmitError;
-pub use backend::BackendError;
+pub use backend::{BackendError, ISSUER_WANTED};
 pub use engine::EngineError;
 pub use manifest::{
     Auth, ConnectionKind, ConnectionRequest, CredentialSpec, Dialect, FieldSpec, LimitsClass,

@@ -19,11 +19,11 @@ mod resolve;
 mod response;
 
 pub use address::OriginError;
-pub use auth::{Authenticator, HttpAuth};
+pub use auth::{Acting, AuthError, AuthParts, Authenticator, HttpAuth};
 pub use client::Client;
 pub use door::{Admitted, Door, DoorSpec};
 pub use encode::Encoding;
-pub use exchange::{Incoming, Outgoing, Reach, Route};
+pub use exchange::{Exchange, Exchanged, Incoming, Outgoing, Reach, Route};
 pub use policy::{Grants, Policy};
 pub use request::GuestRequest;
 pub use resolve::{Addresses, Resolve, SystemResolver};

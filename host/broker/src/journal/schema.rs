@@ -59,7 +59,8 @@ fn known() -> i64 {
 }
 
 /// In order; a released one never changes.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_initial.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_issuer_keys.sql")];
 
 /// `clvg`, by which `file` and SQLite tell this database from others.
 const APPLICATION_ID: i64 = 0x636c_7667;

@@ -1,5 +1,5 @@
-//! What the journal keeps under the operator's sealing key: sealed handles, the sealed head, and
-//! a probe that tells a wrong key. Knows no table.
+//! What the journal keeps under the operator's sealing key: sealed handles, the issuer's keys, the
+//! sealed head, and a probe that tells a wrong key. Knows no table.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::error::Unspecified;
@@ -26,6 +26,7 @@ impl SealingKey {
 /// The keys derived from the sealing key for one journal, and what they do.
 pub(super) struct Seals {
     handles: RandomizedNonceKey,
+    issuer_keys: RandomizedNonceKey,
     heads: hmac::Key,
 }
 
@@ -39,11 +40,13 @@ impl Seals {
             secret.expand(&[label], Bytes32)?.fill(bytes.as_mut_slice())?;
             Ok(bytes)
         };
-        let handles = derive(LABEL_HANDLES).map_err(|_| SealError::Derive)?;
+        let sealing = |label: &[u8]| {
+            derive(label).and_then(|key| RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()))
+        };
         let heads = derive(LABEL_HEADS).map_err(|_| SealError::Derive)?;
         Ok(Self {
-            handles: RandomizedNonceKey::new(&AES_256_GCM, handles.as_slice())
-                .map_err(|_| SealError::Derive)?,
+            handles: sealing(LABEL_HANDLES).map_err(|_| SealError::Derive)?,
+            issuer_keys: sealing(LABEL_ISSUER_KEYS).map_err(|_| SealError::Derive)?,
             heads: hmac::Key::new(hmac::HMAC_SHA256, heads.as_slice()),
         })
     }
@@ -51,12 +54,12 @@ impl Seals {
     /// Seals a handle to its lease: nonce, ciphertext, tag. The lease's id is authenticated with
     /// it, so that a handle copied to another row does not open there.
     pub(super) fn seal_handle(&self, id: IntentId, handle: &Handle) -> Result<Vec<u8>, SealError> {
-        self.seal(id.bytes(), handle.as_str().as_bytes())
+        seal(&self.handles, id.bytes(), handle.as_str().as_bytes())
     }
 
     /// Opens what [`Seals::seal_handle`] sealed.
     pub(super) fn open_handle(&self, id: IntentId, sealed: &[u8]) -> Result<Handle, SealError> {
-        let mut plain = self.open(id.bytes(), sealed)?;
+        let mut plain = open(&self.handles, id.bytes(), sealed)?;
         let text = String::from_utf8(std::mem::take(&mut *plain)).map_err(|error| {
             error.into_bytes().zeroize();
             SealError::Opened
@@ -64,14 +67,28 @@ impl Seals {
         Ok(Handle::new(Zeroizing::new(text)))
     }
 
+    /// Seals a key of the issuer to its id, which is authenticated with it.
+    pub(super) fn seal_issuer_key(&self, kid: &str, plain: &[u8]) -> Result<Vec<u8>, SealError> {
+        seal(&self.issuer_keys, kid.as_bytes(), plain)
+    }
+
+    /// Opens what [`Seals::seal_issuer_key`] sealed.
+    pub(super) fn open_issuer_key(
+        &self,
+        kid: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        open(&self.issuer_keys, kid.as_bytes(), sealed)
+    }
+
     /// Something that only the same key opens.
     pub(super) fn seal_probe(&self) -> Result<Vec<u8>, SealError> {
-        self.seal(AAD_PROBE, PROBE)
+        seal(&self.handles, AAD_PROBE, PROBE)
     }
 
     /// Whether `sealed` was made by [`Seals::seal_probe`] with the same key.
     pub(super) fn opens_probe(&self, sealed: &[u8]) -> bool {
-        self.open(AAD_PROBE, sealed).is_ok_and(|plain| plain.as_slice() == PROBE)
+        open(&self.handles, AAD_PROBE, sealed).is_ok_and(|plain| plain.as_slice() == PROBE)
     }
 
     /// The keyed hash over the head: without the key nobody can name another end of the chain.
@@ -88,28 +105,6 @@ impl Seals {
     pub(super) fn is_sealed(&self, head: &ChainHead, seal: &[u8]) -> bool {
         hmac::verify(&self.heads, &head_bytes(head), seal).is_ok()
     }
-
-    fn seal(&self, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
-        // With room for the tag: a buffer that grows would leave the plain text in freed memory.
-        let mut bytes = Vec::with_capacity(plain.len().saturating_add(TAG_LEN));
-        bytes.extend_from_slice(plain);
-        let sealed = self.handles.seal_in_place_append_tag(Aad::from(context), &mut bytes);
-        let Ok(nonce) = sealed else {
-            bytes.zeroize();
-            return Err(SealError::Closed);
-        };
-        Ok([nonce.as_ref().as_slice(), &bytes].concat())
-    }
-
-    fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let (nonce, bytes) = sealed.split_at_checked(NONCE_LEN).ok_or(SealError::Opened)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Opened)?;
-        let mut plain = Zeroizing::new(bytes.to_vec());
-        let opened = self.handles.open_in_place(nonce, Aad::from(context), &mut plain);
-        let length = opened.map_err(|_| SealError::Opened)?.len();
-        plain.truncate(length);
-        Ok(plain)
-    }
 }
 
 /// A seal that could not be made or opened. Says nothing of the key or the content.
@@ -119,11 +114,37 @@ pub(super) enum SealError {
     #[error("the keys of the journal could not be derived")]
     Derive,
     /// Sealing failed.
-    #[error("a handle could not be sealed")]
+    #[error("a value could not be sealed")]
     Closed,
     /// What was read is not what was sealed.
-    #[error("a sealed handle does not open: it was changed, or moved from another row")]
+    #[error("a sealed value does not open: it was changed, or moved from another row")]
     Opened,
+}
+
+fn seal(key: &RandomizedNonceKey, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
+    // With room for the tag: a buffer that grows would leave the plain text in freed memory.
+    let mut bytes = Vec::with_capacity(plain.len().saturating_add(TAG_LEN));
+    bytes.extend_from_slice(plain);
+    let sealed = key.seal_in_place_append_tag(Aad::from(context), &mut bytes);
+    let Ok(nonce) = sealed else {
+        bytes.zeroize();
+        return Err(SealError::Closed);
+    };
+    Ok([nonce.as_ref().as_slice(), &bytes].concat())
+}
+
+fn open(
+    key: &RandomizedNonceKey,
+    context: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    let (nonce, bytes) = sealed.split_at_checked(NONCE_LEN).ok_or(SealError::Opened)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Opened)?;
+    let mut plain = Zeroizing::new(bytes.to_vec());
+    let opened = key.open_in_place(nonce, Aad::from(context), &mut plain);
+    let length = opened.map_err(|_| SealError::Opened)?.len();
+    plain.truncate(length);
+    Ok(plain)
 }
 
 struct Bytes32;
@@ -146,6 +167,9 @@ fn head_bytes(head: &ChainHead) -> [u8; 40] {
 /// seals under one key; at a thousand leases a second that is 49 days of continuous load beyond
 /// which the chance of a nonce used twice passes 2^-32, and a journal of its own key starts anew.
 const LABEL_HANDLES: &[u8] = b"claviger journal v1: handles";
+
+/// See [`LABEL_HANDLES`].
+const LABEL_ISSUER_KEYS: &[u8] = b"claviger journal v1: issuer keys";
 
 /// See [`LABEL_HANDLES`].
 const LABEL_HEADS: &[u8] = b"claviger journal v1: head";
@@ -195,6 +219,16 @@ mod tests {
             assert!(seals(1, 1).open_handle(id(1), &changed).is_err(), "byte {at}");
         }
         assert!(seals(1, 1).open_handle(id(1), &[]).is_err());
+    }
+
+    #[test]
+    fn an_issuer_key_opens_only_under_its_own_name_and_never_as_a_handle() {
+        let sealed = seals(1, 1).seal_issuer_key("a", b"key").unwrap();
+        assert_eq!(seals(1, 1).open_issuer_key("a", &sealed).unwrap().as_slice(), b"key");
+        assert!(seals(1, 1).open_issuer_key("b", &sealed).is_err());
+        assert!(seals(2, 1).open_issuer_key("a", &sealed).is_err());
+        let handles = &seals(1, 1).handles;
+        assert!(open(handles, b"a", &sealed).is_err(), "another key derived from the same");
     }
 
     #[test]

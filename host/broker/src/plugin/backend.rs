@@ -1,6 +1,7 @@
 //! A backend made ready: settings and parameters checked, connections bound to pools.
 
 mod http;
+mod jwt;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +14,14 @@ use super::spec::{BackendSpec, ClientAddress, ConnectionSpec, SqlSpec};
 use crate::egress::http::Door;
 use crate::egress::redact::{Redactor, SharedSecret};
 use crate::egress::sql::{Address, AddressError, Endpoint, Login, OpenError, Pool, PoolSpec};
+use crate::issuer::Issuer;
+
+pub use jwt::{ISSUER_WANTED, JwtConnection};
 
 /// A backend as calls use it.
 pub struct Backend {
+    /// Its name.
+    pub(super) name: BackendName,
     /// Its settings as JSON.
     pub(super) settings: String,
     connections: BTreeMap<ConnectionName, Connection>,
@@ -27,6 +33,8 @@ pub enum Connection {
     Sql(Arc<SqlConnection>),
     /// An HTTP service.
     Http(Arc<Door>),
+    /// The broker as an issuer of tokens.
+    Jwt(Arc<JwtConnection>),
 }
 
 /// A bound connection to an SQL database.
@@ -46,6 +54,7 @@ impl Connection {
         match self {
             Self::Sql(sql) => vec![Arc::clone(&sql.password)],
             Self::Http(door) => door.root_secrets(),
+            Self::Jwt(_) => Vec::new(),
         }
     }
 }
@@ -112,7 +121,11 @@ pub enum BackendError {
 
 impl Backend {
     /// Checks `spec` against the manifest. Every problem is reported, not only the first.
-    pub(super) fn ready(spec: BackendSpec, manifest: &Manifest) -> Result<Self, Vec<BackendError>> {
+    pub(super) fn ready(
+        spec: BackendSpec,
+        manifest: &Manifest,
+        issuer: Option<&Arc<Issuer>>,
+    ) -> Result<Self, Vec<BackendError>> {
         let mut problems = invalid(&spec, manifest);
         for (name, request) in &manifest.connections {
             if !spec.connections.contains_key(name) {
@@ -121,13 +134,13 @@ impl Backend {
         }
         let mut connections = BTreeMap::new();
         for (name, connection) in spec.connections {
-            match connect((&spec.name, &name), connection, manifest) {
+            match connect((&spec.name, &name), connection, (manifest, issuer)) {
                 Ok(connection) => drop(connections.insert(name, connection)),
                 Err(error) => problems.push(error),
             }
         }
         if problems.is_empty() {
-            Ok(Self { settings: spec.settings.to_string(), connections })
+            Ok(Self { name: spec.name, settings: spec.settings.to_string(), connections })
         } else {
             Err(problems)
         }
@@ -137,7 +150,7 @@ impl Backend {
     pub(super) fn sql(&self, name: &str) -> Option<&Arc<SqlConnection>> {
         match self.connections.get(name)? {
             Connection::Sql(connection) => Some(connection),
-            Connection::Http(_) => None,
+            Connection::Http(_) | Connection::Jwt(_) => None,
         }
     }
 
@@ -145,7 +158,15 @@ impl Backend {
     pub(super) fn http(&self, name: &str) -> Option<&Arc<Door>> {
         match self.connections.get(name)? {
             Connection::Http(door) => Some(door),
-            Connection::Sql(_) => None,
+            Connection::Sql(_) | Connection::Jwt(_) => None,
+        }
+    }
+
+    /// The connection of that name to the issuer of tokens, if the operator granted it.
+    pub(super) fn jwt(&self, name: &str) -> Option<&Arc<JwtConnection>> {
+        match self.connections.get(name)? {
+            Connection::Jwt(connection) => Some(connection),
+            Connection::Sql(_) | Connection::Http(_) => None,
         }
     }
 
@@ -158,7 +179,7 @@ impl Backend {
 fn connect(
     (backend, name): (&BackendName, &ConnectionName),
     spec: ConnectionSpec,
-    manifest: &Manifest,
+    (manifest, issuer): (&Manifest, Option<&Arc<Issuer>>),
 ) -> Result<Connection, BackendError> {
     let request = manifest.connections.get(name);
     let request = request.ok_or_else(|| BackendError::NotRequested(name.clone()))?;
@@ -167,7 +188,11 @@ fn connect(
             connect_sql(name, spec, request).map(|c| Connection::Sql(Arc::new(c)))
         }
         (ConnectionKind::Http, ConnectionSpec::Http(spec)) => {
-            http::connect((backend, name), spec, request).map(|c| Connection::Http(Arc::new(c)))
+            let door = http::connect((backend, name), (spec, issuer), request);
+            door.map(|door| Connection::Http(Arc::new(door)))
+        }
+        (ConnectionKind::Jwt, ConnectionSpec::Jwt(spec)) => {
+            jwt::connect((backend, name), spec, issuer).map(|c| Connection::Jwt(Arc::new(c)))
         }
         (kind, _) => Err(mismatch(name, format!("the plugin asks for one of kind {kind:?}"))),
     }
@@ -221,7 +246,7 @@ fn not_granted(
              auth = {{ password = {{ user = \"claviger\", password = \"file:/run/secrets/{backend}\" }} }}\n"
         ),
         ConnectionKind::Http => http::stanza(backend, name, request),
-        ConnectionKind::Jwt => format!("[backends.{backend}.connections.{name}]\n"),
+        ConnectionKind::Jwt => jwt::stanza(backend, name),
     };
     BackendError::NotGranted { connection: name.clone(), why: request.why.clone(), stanza }
 }

@@ -16,6 +16,7 @@ use super::engine::TABLE_ELEMENTS_MAX;
 use crate::egress::redact::{Redactor, SharedSecret};
 use crate::egress::sql::Session;
 use crate::egress::{Failure, FailureKind};
+use crate::issuer::Subject;
 
 /// The state of one call; the data of its store.
 pub struct Call {
@@ -23,6 +24,8 @@ pub struct Call {
     pub(super) plugin: PluginName,
     /// The backend; `None` while the configuration is being validated.
     pub(super) backend: Option<Arc<Backend>>,
+    /// Whom it issues for; `None` in every other call.
+    pub(super) subject: Option<Arc<Subject>>,
     /// Host resources that the guest holds.
     pub(super) table: ResourceTable,
     /// How much memory it has taken.
@@ -99,6 +102,7 @@ impl Call {
         Self {
             plugin,
             backend,
+            subject: None,
             table,
             memory,
             redactor,

@@ -22,6 +22,7 @@ use super::observe::Observe;
 use super::request::{IssueRequest, RevokeRequest};
 use super::run::{Answer, Run, Task};
 use super::spec::{BackendSpec, Limits, PluginSpec};
+use crate::issuer::Issuer;
 
 /// The plugins and backends in force.
 pub struct Plugins {
@@ -29,6 +30,7 @@ pub struct Plugins {
     plugins: BTreeMap<PluginName, Arc<Loaded>>,
     backends: BTreeMap<BackendName, (Arc<Loaded>, Arc<Backend>)>,
     observe: Observe,
+    issuer: Option<Arc<Issuer>>,
 }
 
 /// What the plugins share.
@@ -37,6 +39,8 @@ pub struct PluginsOptions {
     pub intent_timeout: Duration,
     /// Told about every call.
     pub observer: Observe,
+    /// Signs tokens, for connections of that kind.
+    pub issuer: Option<Arc<Issuer>>,
 }
 
 /// Something that keeps the plugins from being loaded.
@@ -92,7 +96,7 @@ impl Plugins {
     ) -> Result<Self, Vec<LoadError>> {
         let sandbox = Sandbox::start(Limits::within(options.intent_timeout));
         let sandbox = sandbox.map_err(|error| vec![error.into()])?;
-        Self::load_on(sandbox, plugins, backends, options.observer)
+        Self::load_on(sandbox, plugins, backends, options)
     }
 
     /// Loads onto a sandbox that others may share.
@@ -100,11 +104,12 @@ impl Plugins {
         sandbox: Arc<Sandbox>,
         plugins: Vec<PluginSpec>,
         backends: Vec<BackendSpec>,
-        observe: Observe,
+        options: impl Into<PluginsOptions>,
     ) -> Result<Self, Vec<LoadError>> {
         let mut errors = Vec::new();
-        let mut loaded =
-            Self { sandbox, plugins: BTreeMap::new(), backends: BTreeMap::new(), observe };
+        let PluginsOptions { observer: observe, issuer, .. } = options.into();
+        let (none, nothing) = (BTreeMap::new(), BTreeMap::new());
+        let mut loaded = Self { sandbox, plugins: none, backends: nothing, observe, issuer };
         let configured: BTreeSet<_> = plugins.iter().map(|spec| spec.name.clone()).collect();
         for spec in plugins {
             match loaded.admit(&spec, &backends) {
@@ -153,7 +158,7 @@ impl Plugins {
         let name = spec.name.clone();
         let wrap = |error| LoadError::Backend { backend: name.clone(), error };
         let document = serde_json::json!({ "settings": spec.settings, "scopes": spec.scopes });
-        let backend = match Backend::ready(spec, &plugin.manifest) {
+        let backend = match Backend::ready(spec, &plugin.manifest, self.issuer.as_ref()) {
             Ok(backend) => Arc::new(backend),
             Err(errors) => return errors.into_iter().map(wrap).collect(),
         };
@@ -236,7 +241,13 @@ impl LoadError {
 
 impl Default for PluginsOptions {
     fn default() -> Self {
-        Self { intent_timeout: Duration::from_secs(30), observer: Arc::new(|_| {}) }
+        Self { intent_timeout: Duration::from_secs(30), observer: Arc::new(|_| {}), issuer: None }
+    }
+}
+
+impl From<Observe> for PluginsOptions {
+    fn from(observer: Observe) -> Self {
+        Self { observer, ..Self::default() }
     }
 }
 

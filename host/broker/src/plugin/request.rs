@@ -7,6 +7,8 @@ use claviger_core::lease::DueLease;
 use claviger_core::time::Timestamp;
 use zeroize::Zeroizing;
 
+use crate::issuer::{Attribution, Subject};
+
 /// One permitted and recorded request to mint a credential.
 ///
 /// INVARIANT (no-plugin-without-intent): outside tests it is made only from an `Intent`.
@@ -16,6 +18,7 @@ pub struct IssueRequest {
     pub(super) role: String,
     pub(super) requester: String,
     pub(super) scope: String,
+    pub(super) prompt_sha256: String,
     pub(super) settings: String,
     pub(super) parameters: String,
     pub(super) now_secs: u64,
@@ -41,10 +44,26 @@ impl IssueRequest {
             role: session.role().as_str().to_owned(),
             requester: session.requester().id().to_owned(),
             scope: permit.scope().name.as_str().to_owned(),
+            prompt_sha256: session.prompt_digest().to_string(),
             settings: settings.to_owned(),
             parameters: permit.scope().parameters.to_string(),
             now_secs: now_secs(),
             expires_at_secs: permit.expires_at().unix_secs(),
+        }
+    }
+
+    /// Whom tokens that are signed meanwhile name.
+    pub(super) fn subject(&self) -> Subject {
+        Subject {
+            intent: self.intent.clone(),
+            expires_at_secs: self.expires_at_secs,
+            attribution: Attribution {
+                session: self.session.clone(),
+                role: self.role.clone(),
+                requester: self.requester.clone(),
+                scope: self.scope.clone(),
+                prompt_sha256: self.prompt_sha256.clone(),
+            },
         }
     }
 }

@@ -22,6 +22,7 @@ use super::observe::{Observation, Observe, Outcome};
 use super::request::{IssueRequest, RevokeRequest};
 use super::spec::Limits;
 use crate::egress::{Failure, FailureKind};
+use crate::issuer::Subject;
 
 /// What is to be done.
 pub enum Task {
@@ -124,7 +125,8 @@ impl Run<'_> {
         let _turn = turn.ok_or(Ended::Busy)?;
         let end = began + self.sandbox.limits.wall;
         let meter = Arc::new(CpuMeter::default());
-        let store = self.store(Arc::clone(progress), &meter, end);
+        let mut store = self.store(Arc::clone(progress), &meter, end);
+        store.data_mut().subject = task.subject();
         let call = in_store(store, Arc::clone(self.loaded), task);
         let ended = match timeout_at(end, Metered::new(call, meter)).await {
             Ok(Ok(ended)) => ended,
@@ -280,6 +282,13 @@ fn quarantined(secs: u64) -> String {
 }
 
 impl Task {
+    fn subject(&self) -> Option<Arc<Subject>> {
+        match self {
+            Self::Issue(request) => Some(Arc::new(request.subject())),
+            Self::Validate(_) | Self::Revoke(_) => None,
+        }
+    }
+
     const fn call(&self) -> super::observe::Call {
         match self {
             Self::Validate(_) => super::observe::Call::ValidateConfig,

@@ -161,6 +161,7 @@ fn issue_request(id: IntentId, settings: &str, parameters: &str) -> IssueRequest
         role: "support-triage".to_owned(),
         requester: "unix:1000".to_owned(),
         scope: "backend/readonly".to_owned(),
+        prompt_sha256: "ab".repeat(32),
         settings: settings.to_owned(),
         parameters: parameters.to_owned(),
         now_secs: now().unix_secs(),

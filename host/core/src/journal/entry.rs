@@ -129,6 +129,8 @@ pub enum Event {
     LeaseStuck,
     /// An operator asked for something.
     OperatorAct,
+    /// A new key of the broker as an issuer of tokens was made; it is published before it signs.
+    IssuerKeyMade,
 }
 
 /// Allow or deny.

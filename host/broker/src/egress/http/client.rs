@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::dial::Dial;
-use super::exchange::{Incoming, Outgoing, Route};
+use super::exchange::{Exchange, Exchanged, Incoming, Outgoing, Route};
 use super::resolve::Resolve;
 use crate::egress::{Failure, FailureKind};
 
@@ -139,6 +139,12 @@ impl Client {
         if idle.len() < IDLE_COUNT_MAX {
             idle.push(Idle { route: route.clone(), wire, since: Instant::now() });
         }
+    }
+}
+
+impl Exchange for Client {
+    fn exchange<'a>(&'a self, route: &'a Route, outgoing: Outgoing, end: Instant) -> Exchanged<'a> {
+        Box::pin(Self::exchange(self, route, outgoing, end))
     }
 }
 

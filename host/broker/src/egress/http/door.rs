@@ -24,6 +24,7 @@ use super::response::GuestResponse;
 use crate::egress::redact::{Redactor, SharedSecret};
 use crate::egress::tls::{self, TlsError};
 use crate::egress::{Failure, FailureKind};
+use crate::issuer::Subject;
 
 /// What a door is made from.
 pub struct DoorSpec<'a> {
@@ -52,7 +53,18 @@ pub struct Door {
 }
 
 /// A request that may be sent: canonical, granted, and without a secret in the guest's own words.
-pub struct Admitted(Outgoing);
+pub struct Admitted {
+    outgoing: Outgoing,
+    subject: Option<Arc<Subject>>,
+}
+
+impl Admitted {
+    /// The request, made in a call that issues for `subject`.
+    #[must_use]
+    pub fn within(self, subject: Option<Arc<Subject>>) -> Self {
+        Self { subject, ..self }
+    }
+}
 
 impl Door {
     /// A door that has not been used.
@@ -83,7 +95,8 @@ impl Door {
                            `secret`";
             return Err(Failure::unsent(FailureKind::Denied, message));
         }
-        Ok(Admitted(Outgoing { method, path_and_query, headers, body }))
+        let outgoing = Outgoing { method, path_and_query, headers, body };
+        Ok(Admitted { outgoing, subject: None })
     }
 
     /// Sends an admitted request and reads the answer, by `end`. What authentication added is known
@@ -94,8 +107,9 @@ impl Door {
         redactor: &mut Redactor,
         end: Instant,
     ) -> Result<GuestResponse, Failure> {
-        let Admitted(mut outgoing) = admitted;
-        let applied = self.authenticator.apply(&self.route, &mut outgoing, end).await;
+        let Admitted { mut outgoing, subject } = admitted;
+        let acting = self.authenticator.within(subject.as_deref());
+        let applied = acting.apply(&self.route, &mut outgoing, end).await;
         // A token endpoint may have been asked, but not this service.
         let applied = applied.map_err(|failure| Failure { request_sent: false, ..failure })?;
         applied.into_iter().for_each(|secret| redactor.learn(secret));

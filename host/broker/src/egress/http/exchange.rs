@@ -1,8 +1,24 @@
 //! One request and its response as the door moves them. Parses no body, decides nothing.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
+
+use crate::egress::Failure;
+
+/// What moves a request to its origin and the response back: the one door, for requests of the
+/// host's own too.
+pub trait Exchange: Send + Sync {
+    /// Sends `outgoing` to `route` and reads the response to its end, by `end`.
+    fn exchange<'a>(&'a self, route: &'a Route, outgoing: Outgoing, end: Instant) -> Exchanged<'a>;
+}
+
+/// A response under way.
+pub type Exchanged<'a> = Pin<Box<dyn Future<Output = Result<Incoming, Failure>> + Send + 'a>>;
 
 /// Where requests go: one origin.
 #[derive(Clone, Debug, PartialEq, Eq)]

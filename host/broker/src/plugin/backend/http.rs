@@ -7,15 +7,18 @@ use claviger_core::name::{BackendName, ConnectionName};
 
 use super::{BackendError, mismatch};
 use crate::egress::http::{
-    Authenticator, Door, DoorSpec, Grants, HttpAuth, Policy, Reach, Route, SystemResolver,
+    AuthParts, Authenticator, Client, Door, DoorSpec, Grants, HttpAuth, Policy, Reach, Route,
+    SystemResolver,
 };
+use crate::egress::tls;
+use crate::issuer::Issuer;
 use crate::plugin::manifest::{Auth, ConnectionRequest};
 use crate::plugin::spec::HttpSpec;
 
 /// The door for a granted connection, or what is missing and what to write.
 pub(super) fn connect(
     (backend, name): (&BackendName, &ConnectionName),
-    spec: HttpSpec,
+    (spec, issuer): (HttpSpec, Option<&Arc<Issuer>>),
     request: &ConnectionRequest,
 ) -> Result<Door, BackendError> {
     let advise = |problem: String| {
@@ -38,11 +41,23 @@ pub(super) fn connect(
     let asked = Grants { methods: &request.methods, paths: &request.paths, reads: &request.reads };
     let granted = Grants { methods: &spec.methods, paths: &spec.paths, reads: &spec.reads };
     let policy = Policy::meet(asked, granted).map_err(advise)?;
+    // A client of its own: what the connection's identity opens is not for token endpoints.
+    let tls = tls::client(spec.ca_file.as_deref(), None);
+    let tls = tls.map_err(|error| mismatch(name, error.to_string()))?;
+    let parts = AuthParts {
+        connection: format!("{backend}/{name}"),
+        backend: backend.as_str().to_owned(),
+        exchange: Some(Arc::new(Client::new(tls, Arc::new(SystemResolver)))),
+        issuer: issuer.cloned(),
+        reach: spec.reach,
+    };
+    let authenticator =
+        Authenticator::new(spec.auth, parts).map_err(|error| advise(format!("`auth`: {error}")))?;
     Door::new(DoorSpec {
         route,
         client_address,
         policy,
-        authenticator: Authenticator::new(spec.auth),
+        authenticator,
         ca_file: spec.ca_file.as_deref(),
         resolver: Arc::new(SystemResolver),
     })
@@ -161,7 +176,7 @@ mod tests {
         let mut spec = granted();
         change(&mut spec);
         let (backend, name) = ("shop".parse().unwrap(), "api".parse().unwrap());
-        match connect((&backend, &name), spec, &request()) {
+        match connect((&backend, &name), (spec, None), &request()) {
             Ok(_) => assert!(sentence.is_empty(), "passed instead of `{sentence}`"),
             Err(error) => {
                 let error = error.to_string();

@@ -171,6 +171,7 @@ impl Call {
         }
         // From here on the service may act, whatever becomes of this call.
         self.progress.sending();
+        let admitted = admitted.within(self.subject.clone());
         Ok(door.send(admitted, &mut self.redactor, self.host_end).await)
     }
 }

@@ -61,5 +61,5 @@ impl Call {
 /// takes.
 const BITS: std::ops::RangeInclusive<u32> = 128..=512;
 
-/// Documented in the plugin contract.
+/// Documented in the plugin contract; signed tokens count.
 const SECRETS_MAX: u32 = 16;
