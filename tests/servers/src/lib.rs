@@ -14,4 +14,4 @@ mod python;
 
 pub use moto::{AccessKey, Moto};
 pub use postgres::{ClusterOptions, Postgres};
-pub use python::python;
+pub use python::{program, python};
