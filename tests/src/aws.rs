@@ -5,6 +5,8 @@ use std::process::Output;
 use claviger_test_servers::{AccessKey, Moto, python};
 
 use crate::client::Issued;
+use crate::pki::{Authority, Certified};
+use crate::port;
 use crate::sts_double::{StsDouble, Trust};
 use crate::world::{Settings, World, plugin_stanza};
 
@@ -40,17 +42,19 @@ impl Aws {
 
     /// A world whose broker has no key of the account, only tokens that it signs itself: backend
     /// `aws-keyless`, whose role trusts the broker's issuer.
-    pub fn world_without_key(&self, issuer_port: u16) -> World {
-        let issuer = format!("http://127.0.0.1:{issuer_port}");
+    pub fn world_without_key(&self) -> World {
+        let page = IssuerPage::new();
         self.sts.trust(Trust {
             role_arn: REPORTS_ROLE.to_owned(),
-            issuer: issuer.clone(),
+            issuer: page.url.clone(),
             audience: "sts.amazonaws.com".to_owned(),
             subject: "backend:aws-keyless".to_owned(),
+            authority: page.authority.clone(),
         });
-        let page = format!("[issuer]\nurl = \"{issuer}\"\naddress = \"127.0.0.1:{issuer_port}\"\n");
         let backend = self.backend("aws-keyless", AUTH_TOKEN, SCOPES_KEYLESS);
-        world_with(format!("{page}{}{backend}", plugin_stanza("aws-sts")))
+        let world = world_with(format!("{}{}{backend}", page.stanza, plugin_stanza("aws-sts")));
+        page.write_into(&world);
+        world
     }
 
     /// Runs a script as the agent would: the SDK as it is, configured by the environment that the
@@ -75,6 +79,48 @@ impl Aws {
             if name == "aws" { "" } else { "settings = { identity = \"web-identity\" }\n" },
             scopes.replace("BACKEND", name).replace("BULK", &"x".repeat(BULK_CHARS)),
         )
+    }
+}
+
+/// Where a world's broker publishes its keys, over TLS.
+pub struct IssuerPage {
+    /// The issuer.
+    pub url: String,
+    /// The authority of its certificate, PEM.
+    pub authority: String,
+    /// What the configuration says of it.
+    pub stanza: String,
+    certified: Certified,
+}
+
+impl IssuerPage {
+    /// On a port of its own.
+    pub fn new() -> Self {
+        let address = format!("127.0.0.1:{}", port::free());
+        let authority = Authority::new();
+        let stanza = format!(
+            "[issuer]\nurl = \"https://{address}\"\naddress = \"{address}\"\n\
+             certificate = \"issuer.pem\"\nkey = \"file:secrets/issuer-key\"\n"
+        );
+        Self {
+            url: format!("https://{address}"),
+            authority: authority.pem(),
+            stanza,
+            certified: authority.server(),
+        }
+    }
+
+    /// Writes the files that the stanza names, and the authority as `issuer-ca.pem`.
+    pub fn write_into(&self, world: &World) {
+        world.write("issuer.pem", &self.certified.certificate);
+        world.write("secrets/issuer-key", &self.certified.key);
+        world.write("issuer-ca.pem", &self.authority);
+    }
+}
+
+impl Default for IssuerPage {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

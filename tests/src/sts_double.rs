@@ -5,6 +5,7 @@
 //!   is signed by an issuer that the role trusts (`identity.rs`); refusals that a test orders.
 //! - moto's: who signed the request, whether that user may assume the role and the role trusts
 //!   the user; the credentials, and that they work where the role's policy allows.
+//!   Its errors are brought into the form that AWS documents.
 //! - Nobody's: session policies and tags have no effect on what the credentials may do.
 
 mod identity;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use claviger_test_servers::{AccessKey, Moto};
@@ -197,8 +198,18 @@ fn signer(parts: &axum::http::request::Parts) -> Option<String> {
 /// With every header as it was, `host` too: the signature covers them.
 async fn forward(shared: &Shared, mut parts: axum::http::request::Parts, body: Bytes) -> Response {
     parts.uri = format!("{}/", shared.moto).parse().unwrap();
-    let answer = shared.client.request(Request::from_parts(parts, Body::from(body))).await;
-    answer.unwrap().map(Body::new)
+    let answer = shared.client.request(Request::from_parts(parts, Body::from(body))).await.unwrap();
+    let (mut parts, body) = answer.into_parts();
+    let body = to_bytes(Body::new(body), BODY_BYTES_MAX).await.unwrap();
+    let text = String::from_utf8_lossy(&body);
+    if parts.status.is_success() {
+        return Response::from_parts(parts, Body::from(body));
+    }
+    // moto wraps the error of a refused signature or action once more than AWS does.
+    let text = text.replace("<Errors><Error>", "<Error>").replace("</Error></Errors>", "</Error>");
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
+    Response::from_parts(parts, Body::from(text))
 }
 
 /// Far more than STS takes.

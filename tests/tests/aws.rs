@@ -12,7 +12,7 @@ use claviger_e2e::aws::Aws;
 use claviger_e2e::broker::Broker;
 use claviger_e2e::client::{Agent, Issued, reason};
 use claviger_e2e::sts_double::Refusal;
-use claviger_e2e::{poll, port, refusal};
+use claviger_e2e::{poll, refusal};
 use claviger_proto::v1;
 use claviger_test_servers::AccessKey;
 use tonic::{Code, Status};
@@ -121,7 +121,7 @@ async fn what_aws_refuses_reaches_the_agent_with_what_to_do() {
     let bulky = agent.issue("aws/bulky").await.expect_err("policy and tags are too much");
     assert_eq!(reason(&bulky), "BACKEND_MISCONFIGURED");
     assert_eq!(upstream_code(&bulky), "PackedPolicyTooLarge");
-    assert!(bulky.message().contains("107% of allotted space"), "{}", bulky.message());
+    assert!(bulky.message().contains("103% of allotted space"), "{}", bulky.message());
     assert!(bulky.message().contains("`policy_arns`"), "{}", bulky.message());
 
     let long = issue_for(&agent, "aws/long", 5 * 3600).await.expect_err("more than the role gives");
@@ -176,7 +176,7 @@ async fn a_policy_that_sts_can_never_take_stops_the_start() {
 #[tokio::test]
 async fn without_any_root_key_the_broker_proves_itself_with_a_token() {
     let aws = Aws::start();
-    let world = aws.world_without_key(port::free());
+    let world = aws.world_without_key();
     let broker = Broker::start(&world).await;
     let agent = agent(&broker).await;
     let issued = agent.issue("aws-keyless/reports").await.expect("a credential");

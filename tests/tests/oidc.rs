@@ -2,25 +2,25 @@
 //! issuer URL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
-use claviger_e2e::aws::world_with;
+use claviger_e2e::aws::{IssuerPage, world_with};
 use claviger_e2e::broker::Broker;
 use claviger_e2e::client::{Agent, reason};
+use claviger_e2e::refusal;
 use claviger_e2e::world::{World, plugin_stanza};
-use claviger_e2e::{port, refusal};
 use claviger_test_servers::python;
 use serde_json::Value;
 
 #[tokio::test]
 async fn a_relying_party_verifies_a_token_and_learns_whose_it_is() {
-    let (world, issuer) = world(r#"audiences = ["reports.example"]"#);
+    let (world, page) = world(r#"audiences = ["reports.example"]"#);
     let broker = Broker::start(&world).await;
     let agent = Agent::open(&broker.socket(), "report-builder").await.expect("a session");
     let issued = agent.issue("tokens/reports").await.expect("a token");
-    assert_eq!(issued.field("issuer"), issuer);
+    assert_eq!(issued.field("issuer"), page.url);
     assert_eq!(issued.field("audience"), "reports.example");
 
     let token = issued.field("token");
-    let claims = verified(&issuer, "reports.example", token).expect("valid");
+    let claims = verified(&world, &page, "reports.example", token).expect("valid");
     let lease = issued.lease.lease_id.split_once('_').expect("a prefix").1;
     let session = agent.session.split_once('_').expect("a prefix").1;
     assert_eq!(claims["sub"], "backend:tokens:role:report-builder");
@@ -31,24 +31,24 @@ async fn a_relying_party_verifies_a_token_and_learns_whose_it_is() {
     let life = claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap();
     assert!((3_590..=3_600).contains(&life), "{claims}");
 
-    let other = verified(&issuer, "payroll.example", token).expect_err("for somebody else");
+    let other = verified(&world, &page, "payroll.example", token).expect_err("for somebody else");
     assert!(other.contains("InvalidAudienceError"), "{other}");
-    let forged = verified(&issuer, "reports.example", &forged(token)).expect_err("changed");
+    let forged = verified(&world, &page, "reports.example", &forged(token)).expect_err("changed");
     assert!(forged.contains("InvalidSignatureError"), "{forged}");
 }
 
 #[tokio::test]
 async fn a_token_still_verifies_after_a_restart() {
-    let (world, issuer) = world(r#"audiences = ["reports.example"]"#);
+    let (world, page) = world(r#"audiences = ["reports.example"]"#);
     let broker = Broker::start(&world).await;
     let agent = Agent::open(&broker.socket(), "report-builder").await.expect("a session");
     let issued = agent.issue("tokens/reports").await.expect("a token");
     assert!(broker.stop().await.success());
     let broker = Broker::start(&world).await;
-    verified(&issuer, "reports.example", issued.field("token")).expect("the key was kept");
+    verified(&world, &page, "reports.example", issued.field("token")).expect("the key was kept");
     let agent = agent.reconnected(&broker.socket()).await;
     let later = agent.issue("tokens/reports").await.expect("a token");
-    verified(&issuer, "reports.example", later.field("token")).expect("valid");
+    verified(&world, &page, "reports.example", later.field("token")).expect("valid");
     for entry in std::fs::read_dir(world.path().join("state")).expect("the journal's folder") {
         let bytes = std::fs::read(entry.expect("an entry").path()).expect("readable");
         let text = String::from_utf8_lossy(&bytes);
@@ -75,16 +75,13 @@ async fn a_claim_that_is_the_brokers_stops_the_start() {
     assert!(said.contains("/scopes/reports/claims") && said.contains("names `sub`"), "{said}");
 }
 
-/// A world whose broker issues tokens, and the issuer's URL.
-fn world(grant: &str) -> (World, String) {
-    let address = format!("127.0.0.1:{}", port::free());
-    let issuer = format!("http://{address}");
-    let plugin = plugin_stanza("oidc-token");
+/// A world whose broker issues tokens, and its issuer.
+fn world(grant: &str) -> (World, IssuerPage) {
+    let page = IssuerPage::new();
+    let (issuer, plugin) = (&page.stanza, plugin_stanza("oidc-token"));
     let world = world_with(format!(
         r#"
-[issuer]
-url = "{issuer}"
-address = "{address}"
+{issuer}
 {plugin}
 [backends.tokens]
 plugin = "oidc-token"
@@ -96,12 +93,21 @@ audience = "reports.example"
 claims = {{ team = "finance" }}
 "#
     ));
-    (world, issuer)
+    page.write_into(&world);
+    (world, page)
 }
 
 /// The claims of a token for `audience`, or what PyJWT has against it.
-fn verified(issuer: &str, audience: &str, token: &str) -> Result<Value, String> {
-    let output = python().args(["-c", VERIFY, issuer, audience, token]).output().expect("runs");
+fn verified(
+    world: &World,
+    page: &IssuerPage,
+    audience: &str,
+    token: &str,
+) -> Result<Value, String> {
+    let mut command = python();
+    command.args(["-c", VERIFY, &page.url, audience, token]);
+    let output = command.env("SSL_CERT_FILE", world.path().join("issuer-ca.pem")).output();
+    let output = output.expect("Python runs");
     if output.status.success() {
         return Ok(serde_json::from_slice(&output.stdout).expect("JSON"));
     }

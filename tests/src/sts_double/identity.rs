@@ -2,6 +2,7 @@
 //! its discovery page, checks the signature, and asks whether the role trusts issuer, audience and
 //! subject. Then signs the request, since moto refuses to serve an unsigned one.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
@@ -13,10 +14,14 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use claviger_test_servers::AccessKey;
 use http_body_util::{BodyExt, Empty};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
 use super::Refusal;
@@ -32,6 +37,8 @@ pub struct Trust {
     pub audience: String,
     /// The condition on `<issuer>:sub`.
     pub subject: String,
+    /// The authority of the issuer's certificate, PEM.
+    pub authority: String,
 }
 
 /// The claims of a token that one of `trusts` lets assume the role.
@@ -40,7 +47,7 @@ pub async fn verify(trusts: &[Trust], role_arn: &str, token: &str) -> Result<Val
     let trust = trusts.iter().find(|trust| trust.role_arn == role_arn);
     let trust = trust.ok_or_else(denied)?;
     let header = decode_header(token).map_err(|error| invalid(error.to_string()))?;
-    let keys = published_keys(&trust.issuer).await?;
+    let keys = published_keys(trust).await?;
     let key = header.kid.as_deref().and_then(|id| keys.find(id));
     let key = key.ok_or_else(|| invalid("no key of the provider verifies the token".to_owned()))?;
     let key = DecodingKey::from_jwk(key).map_err(|error| invalid(error.to_string()))?;
@@ -78,23 +85,40 @@ pub fn sign(parts: &mut Parts, body: &Bytes, key: &AccessKey, moto: &str) {
     *parts = request.into_parts().0;
 }
 
-async fn published_keys(issuer: &str) -> Result<JwkSet, Refusal> {
-    let discovery = fetch(&format!("{issuer}/.well-known/openid-configuration")).await?;
-    let discovery: Value =
-        serde_json::from_slice(&discovery).map_err(|_| unreachable_provider())?;
-    if discovery["issuer"] != issuer {
+async fn published_keys(trust: &Trust) -> Result<JwkSet, Refusal> {
+    let page = format!("{}/.well-known/openid-configuration", trust.issuer);
+    let page: Value = serde_json::from_slice(&fetch(&page, &trust.authority).await?)
+        .map_err(|_| unreachable_provider())?;
+    if page["issuer"] != trust.issuer.as_str() {
         return Err(unreachable_provider());
     }
-    let keys = fetch(discovery["jwks_uri"].as_str().unwrap_or_default()).await?;
+    let keys = fetch(page["jwks_uri"].as_str().unwrap_or_default(), &trust.authority).await?;
     serde_json::from_slice(&keys).map_err(|_| unreachable_provider())
 }
 
-async fn fetch(url: &str) -> Result<Bytes, Refusal> {
+async fn fetch(url: &str, authority: &str) -> Result<Bytes, Refusal> {
     let url = url.parse().map_err(|_| unreachable_provider())?;
-    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(trusting(authority))
+        .https_only()
+        .enable_http1()
+        .build();
+    let client = Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(connector);
     let answer = client.get(url).await.map_err(|_| unreachable_provider())?;
     let body = answer.into_body().collect().await.map_err(|_| unreachable_provider())?;
     Ok(body.to_bytes())
+}
+
+fn trusting(authority: &str) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(authority.as_bytes()).expect("PEM");
+    roots.add(authority).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 fn denied() -> Refusal {
