@@ -11,6 +11,7 @@
 pub mod aws;
 pub mod broker;
 pub mod client;
+pub mod contract;
 pub mod other_user;
 pub mod pki;
 pub mod poll;

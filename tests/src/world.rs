@@ -74,6 +74,13 @@ impl World {
         std::fs::rename(&draft, &path).expect("renamed");
     }
 
+    /// Changes the configuration: `from`, which must stand in it, becomes `to`.
+    pub fn configure(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.config()).expect("read");
+        assert!(text.contains(from), "no `{from}` in {text}");
+        self.write("claviger.toml", &text.replacen(from, to, 1));
+    }
+
     /// The names of the login roles that Claviger made and that exist now.
     pub fn logins(&self) -> Vec<String> {
         logins_on(&self.postgres)
@@ -184,7 +191,8 @@ fn from_env(variable: &str, default: &str) -> PathBuf {
     })
 }
 
-fn sha256_of(path: &Path) -> String {
+/// The digest of a file, in hex.
+pub fn sha256_of(path: &Path) -> String {
     let output =
         std::process::Command::new("sha256sum").arg(path).output().expect("sha256sum runs");
     let text = String::from_utf8(output.stdout).expect("text");
@@ -198,11 +206,12 @@ const DATABASE: &str = "
 CREATE ROLE claviger LOGIN CREATEROLE PASSWORD 'canary-root-password-7f3a';
 CREATE ROLE orders_readonly NOLOGIN;
 CREATE ROLE orders_readwrite NOLOGIN;
-GRANT orders_readonly, orders_readwrite TO claviger WITH ADMIN OPTION;
+CREATE ROLE orders_auditor NOLOGIN;
+GRANT orders_readonly, orders_readwrite, orders_auditor TO claviger WITH ADMIN OPTION;
 GRANT pg_signal_backend TO claviger;
 CREATE TABLE orders (id int PRIMARY KEY, total_cents int NOT NULL);
 INSERT INTO orders SELECT n, n * 100 FROM generate_series(1, 10) n;
-GRANT SELECT ON orders TO orders_readonly, orders_readwrite;
+GRANT SELECT ON orders TO orders_readonly, orders_readwrite, orders_auditor;
 GRANT INSERT, UPDATE, DELETE ON orders TO orders_readwrite;
 ";
 

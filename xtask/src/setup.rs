@@ -1,5 +1,5 @@
 //! Makes a fresh machine ready for tests and demo. Installs from the distribution, and Python packages
-//! below `target/`; says what and why, and never touches a PostgreSQL that is there already.
+//! below `target/`; says what and why, and never touches a PostgreSQL or MariaDB that is there already.
 
 mod python;
 
@@ -60,6 +60,8 @@ enum Need {
     WasmTarget,
     PostgresServer,
     Psql,
+    MariadbServer,
+    MariadbClient,
     Python,
 }
 
@@ -79,6 +81,8 @@ impl Need {
             Self::WasmTarget => "the Rust target wasm32-wasip2",
             Self::PostgresServer => "a PostgreSQL server, version 15 or newer",
             Self::Psql => "psql",
+            Self::MariadbServer => "a MariaDB server, version 10.11 or newer",
+            Self::MariadbClient => "the mariadb client",
             Self::Python => "Python 3.10 or newer with `venv`",
         }
     }
@@ -90,6 +94,8 @@ impl Need {
             Self::WasmTarget => "plugins are built for it",
             Self::PostgresServer => "tests and demo issue logins on a real one of their own",
             Self::Psql => "tests and demo log in with it, as an agent would",
+            Self::MariadbServer => "tests issue logins on a real one of their own",
+            Self::MariadbClient => "tests log in with it, as an agent would",
             Self::Python => "a stand-in for AWS and the clients that use it are Python programs",
         }
     }
@@ -112,6 +118,15 @@ impl Need {
             Self::Psql => postgres_folders().iter().any(|folder| {
                 probe(&folder.join("psql").to_string_lossy(), &["--version"]).is_some()
             }),
+            Self::MariadbServer => {
+                let installer = probe("sh", &["-c", "command -v mariadb-install-db"]);
+                let server = ["/usr/sbin/mariadbd", "mariadbd"]
+                    .iter()
+                    .find_map(|program| probe(program, &["--version"]));
+                installer.is_some()
+                    && server.is_some_and(|line| mariadb_version(&line) >= Some(MARIADB_LEAST))
+            }
+            Self::MariadbClient => probe("mariadb", &["--version"]).is_some(),
             Self::Python => probe("python3", &["-c", PYTHON_PROBE]).is_some(),
         }
     }
@@ -133,6 +148,10 @@ impl Need {
             }
             Self::PostgresServer => packages(&["postgresql"]),
             Self::Psql => packages(&["postgresql-client"]),
+            // Not `mariadb-server`, which starts one on port 3306 as soon as it is installed:
+            // this package has the server's programs only, and tests start their own.
+            Self::MariadbServer => packages(&["mariadb-server-core"]),
+            Self::MariadbClient => packages(&["mariadb-client"]),
             Self::Python => packages(&["python3", "python3-venv"]),
         }
     }
@@ -217,22 +236,32 @@ fn version(line: &str) -> Option<(u32, u32)> {
     Some((number(major)?, number(minor).unwrap_or(0)))
 }
 
+/// MariaDB's programs name themselves with a path or a protocol before the server's version.
+fn mariadb_version(line: &str) -> Option<(u32, u32)> {
+    line.split_once(" Ver ").and_then(|(_, rest)| version(rest))
+}
+
 /// What `rust-version` in Cargo.toml says; an older compiler refuses the workspace.
 const RUSTC_LEAST: (u32, u32) = (1, 95);
 
 /// The oldest server that the PostgreSQL plugin supports.
 const POSTGRES_LEAST: (u32, u32) = (15, 0);
 
+/// The oldest server that the MySQL plugin's tests have run on.
+const MARIADB_LEAST: (u32, u32) = (10, 11);
+
 /// Debian's `python3` has `venv` without what it needs to make an environment. The version is the
 /// oldest that moto runs on.
 const PYTHON_PROBE: &str = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))";
 
-const NEEDS: [Need; 6] = [
+const NEEDS: [Need; 8] = [
     Need::Rustc,
     Need::CCompiler,
     Need::WasmTarget,
     Need::PostgresServer,
     Need::Psql,
+    Need::MariadbServer,
+    Need::MariadbClient,
     Need::Python,
 ];
 
@@ -251,5 +280,7 @@ mod tests {
         for (line, expect) in table {
             assert_eq!(version(line), expect, "{line}");
         }
+        let mariadb = "/usr/sbin/mariadbd  Ver 10.11.19-MariaDB for debian-linux-gnu on x86_64";
+        assert_eq!(mariadb_version(mariadb), Some((10, 11)));
     }
 }

@@ -8,14 +8,16 @@ use std::time::Duration;
 use anyhow::Context;
 use claviger_core::journal::{Entry, Event};
 use claviger_core::ports::{Clock, Journal, Ports};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
 use crate::config::{ConfigError, ConfigFile};
+use crate::configuration::Configuration;
 use crate::issuer::page::Page;
 use crate::issuer::{self, Issuer};
 use crate::journal::{JournalOptions, SqliteJournal};
+use crate::plugin::{Observe, PluginStore, PluginsOptions};
 use crate::policies::{self, PolicyStore};
 use crate::sessions::Sessions;
 use crate::{load, metrics_page, reload, serve, telemetry, worker};
@@ -47,13 +49,16 @@ pub fn block_on<F: Future<Output = anyhow::Result<ExitCode>>>(
 pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     // Two TLS stacks could be meant; the choice is made once, here.
     let _already = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let (broker, issuer) = build(&file, mode).await?;
+    let file = Arc::new(file);
+    let (quarantined, quarantines) = mpsc::channel(QUARANTINES_MAX);
+    let (broker, issuer) = build(&file, mode, quarantined).await?;
     let broker = Arc::new(broker);
     let (drain, draining) = watch::channel(false);
     let mut background = JoinSet::new();
     let grace = file.config().sessions.heartbeat_grace.0;
     background.spawn(worker::revoke_all(Arc::clone(&broker)));
     background.spawn(worker::reap(Arc::clone(&broker), grace));
+    background.spawn(record_quarantines(Arc::clone(&broker), quarantines));
     background.spawn(reload::on_change_and_hangup(Arc::clone(&broker)));
     if let Some(metrics) = &file.config().metrics {
         background.spawn(metrics_page::bind(metrics.address, Arc::clone(&broker)).await?);
@@ -90,12 +95,22 @@ pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
 }
 
 /// Builds everything up to the first entries of this run.
-async fn build(file: &ConfigFile, mode: Mode) -> anyhow::Result<(Broker, Option<Arc<Issuer>>)> {
+async fn build(
+    file: &Arc<ConfigFile>,
+    mode: Mode,
+    quarantined: mpsc::Sender<String>,
+) -> anyhow::Result<(Broker, Option<Arc<Issuer>>)> {
     let metrics = Arc::new(crate::metrics::Metrics::new());
-    let observe = crate::metrics::plugin_observer(&metrics);
+    let counts = crate::metrics::plugin_observer(&metrics);
     let issuer = load::issuer(file, mode)?;
-    let shared = (observe, issuer.clone());
-    let plugins = tokio::task::block_in_place(|| load::plugins(file, mode, shared)).map_err(all)?;
+    let options = PluginsOptions {
+        observer: observer(counts, quarantined),
+        cache: Some(load::component_cache(file)?),
+        issuer: issuer.clone(),
+        ..PluginsOptions::default()
+    };
+    let plugins =
+        tokio::task::block_in_place(|| load::plugins(file, mode, options)).map_err(all)?;
     let fixed = load::fixed_sources(file, &plugins).map_err(all)?;
     let folders = load::folders(file, fixed);
     let read = folders.read().context("the policies cannot be put in force")?;
@@ -107,7 +122,8 @@ async fn build(file: &ConfigFile, mode: Mode) -> anyhow::Result<(Broker, Option<
     let loaded_policies = policies::loaded(&read.snapshot, &read.problems, crate::broker::now());
     let broker = Broker::new(crate::broker::Parts {
         journal,
-        plugins: Arc::new(plugins),
+        plugins: PluginStore::new(plugins),
+        configuration: Configuration::new(mode, Arc::clone(file)),
         policies: PolicyStore::new(folders, read.snapshot),
         sessions: Sessions::new(file.config().sessions.live_max, recorded),
         metrics,
@@ -117,6 +133,31 @@ async fn build(file: &ConfigFile, mode: Mode) -> anyhow::Result<(Broker, Option<
         issuer.tend(&broker.journal, crate::broker::now()).await?;
     }
     Ok((broker, issuer))
+}
+
+/// Counts each call, and passes on which plugin was quarantined.
+fn observer(counts: Observe, quarantined: mpsc::Sender<String>) -> Observe {
+    Arc::new(move |seen| {
+        counts(seen);
+        if let Some(secs) = seen.quarantined_secs {
+            let what = format!(
+                "plugin `{}` broke the sandbox three times within a minute and is quarantined for {secs} s",
+                seen.plugin
+            );
+            // A plugin is quarantined a few times an hour; whoever floods this is in the log.
+            let _full = quarantined.try_send(what);
+        }
+    })
+}
+
+async fn record_quarantines(broker: Arc<Broker>, mut quarantines: mpsc::Receiver<String>) {
+    while let Some(what) = quarantines.recv().await {
+        let mut entry = Entry::new(broker.clock().now(), Event::PluginQuarantined);
+        entry.detail = Some(what);
+        if let Err(error) = broker.journal().record(entry).await {
+            tracing::error!(%error, "a quarantine could not be recorded");
+        }
+    }
 }
 
 fn open_journal(
@@ -171,3 +212,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Blocking reads that hang (a dead network file system) must not keep the process.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// Each plugin is quarantined at most every ten seconds, and the journal takes thousands of
+/// entries a second.
+const QUARANTINES_MAX: usize = 64;

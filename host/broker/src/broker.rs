@@ -8,9 +8,10 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use claviger_core::ports::{Clock, Entropy, Ports};
 use claviger_core::time::Timestamp;
 
+use crate::configuration::Configuration;
 use crate::journal::SqliteJournal;
 use crate::metrics::Metrics;
-use crate::plugin::Plugins;
+use crate::plugin::PluginStore;
 use crate::policies::PolicyStore;
 use crate::sessions::Sessions;
 
@@ -26,11 +27,13 @@ pub struct Parts {
     /// The durable store and audit log.
     pub journal: Arc<SqliteJournal>,
     /// The sandbox.
-    pub plugins: Arc<Plugins>,
+    pub plugins: PluginStore,
     /// What decides.
     pub policies: PolicyStore,
     /// Who is alive.
     pub sessions: Sessions,
+    /// What the configuration says, and when it is read again.
+    pub configuration: Configuration,
     /// What Prometheus sees.
     pub metrics: Arc<Metrics>,
 }
@@ -62,7 +65,7 @@ impl Ports for Broker {
     type Clock = SystemClock;
     type Entropy = SystemEntropy;
     type Journal = SqliteJournal;
-    type Plugins = Plugins;
+    type Plugins = PluginStore;
     type Policies = PolicyStore;
 
     fn clock(&self) -> &SystemClock {
@@ -77,7 +80,7 @@ impl Ports for Broker {
         &self.parts.journal
     }
 
-    fn plugins(&self) -> &Plugins {
+    fn plugins(&self) -> &PluginStore {
         &self.parts.plugins
     }
 

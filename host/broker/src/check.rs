@@ -3,11 +3,10 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use crate::app::Mode;
 use crate::config::ConfigFile;
-use crate::plugin::Observation;
+use crate::plugin::PluginsOptions;
 use crate::{load, serve, telemetry};
 
 /// Checks the configuration at `path` and tells what it found. Fails on any problem, also on a
@@ -47,9 +46,9 @@ fn parts(file: &ConfigFile) -> Result<(String, Vec<String>), Vec<String>> {
     let sentences = |problems: Vec<crate::config::ConfigError>| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    let unobserved = Arc::new(|_: &Observation<'_>| {});
     let issuer = load::issuer(file, Mode::Serve).map_err(|problem| vec![problem.to_string()])?;
-    let plugins = load::plugins(file, Mode::Serve, (unobserved, issuer)).map_err(sentences)?;
+    let options = PluginsOptions { issuer, ..PluginsOptions::default() };
+    let plugins = load::plugins(file, Mode::Serve, options).map_err(sentences)?;
     let fixed = load::fixed_sources(file, &plugins).map_err(sentences)?;
     let scopes = fixed.catalog.scopes().count();
     let read = load::folders(file, fixed).read().map_err(|error| error.sentences())?;

@@ -14,6 +14,7 @@ use claviger_core::policy::Team;
 use serde::{Deserialize, Deserializer};
 
 pub use crate::egress::http::Reach;
+pub use crate::plugin::{LimitsClass, Requirement};
 pub use claviger_core::catalog::{ShortTtl, Tier};
 pub use load::{ConfigError, ConfigFile};
 pub use secret_ref::{SecretRef, SecretRefError};
@@ -40,6 +41,11 @@ pub struct Config {
     pub metrics: Option<MetricsConfig>,
     /// The broker as an issuer of tokens.
     pub issuer: Option<IssuerConfig>,
+    /// Whose plugins are trusted by their signature.
+    pub signing: Option<SigningConfig>,
+    /// Where plugins run.
+    #[serde(default)]
+    pub sandbox: SandboxConfig,
     /// Teams of roles and requesters.
     #[serde(default)]
     pub teams: BTreeMap<TeamName, Team>,
@@ -131,8 +137,35 @@ pub struct MetricsConfig {
 pub struct PluginConfig {
     /// The `.wasm` component.
     pub path: PathBuf,
-    /// SHA-256 of its bytes in hex. Left out only in `clavigerd dev`.
+    /// SHA-256 of its bytes in hex. Left out only in `clavigerd dev` or where a signature, or the
+    /// operator's word, stands in for it.
     pub sha256: Option<String>,
+    /// Its minisign signature [default: `<path>.minisig`, if it exists].
+    pub signature: Option<PathBuf>,
+    /// When it must be signed, if it differs from `[signing]`.
+    pub require_signature: Option<Requirement>,
+    /// How much of the machine its calls may have.
+    #[serde(default)]
+    pub limits: LimitsClass,
+}
+
+/// Whose plugins are trusted by their signature.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigningConfig {
+    /// minisign public keys: the lines that begin with `RW`.
+    pub trusted_keys: Vec<String>,
+    /// When a plugin must be signed.
+    #[serde(default = "always")]
+    pub require_signature: Requirement,
+}
+
+/// Where plugins run.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxConfig {
+    /// The folder of compiled components [default: beside the journal].
+    pub cache: Option<PathBuf>,
 }
 
 /// One backend: a configured instance of a plugin.
@@ -348,6 +381,10 @@ const fn default_scope_ttl_max() -> Span {
 
 const fn standard() -> Tier {
     Tier::Standard
+}
+
+const fn always() -> Requirement {
+    Requirement::Always
 }
 
 const fn default_rotate_every() -> Span {

@@ -36,7 +36,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     make_key(&folder.join("sealing.key"))?;
     let text = std::fs::read_to_string(&args.config)
         .with_context(|| format!("`{}` cannot be read", args.config.display()))?;
-    let file = ConfigFile::parse(&args.config, completed(text, &folder)?)?;
+    let appended = completion(&text, &folder)?;
+    let file = ConfigFile::parse_completed(&args.config, text, &appended)?;
     if let Some(tls) = &file.config().listen.tls {
         anyhow::ensure!(
             tls.address.ip().is_loopback(),
@@ -94,9 +95,8 @@ fn make_key(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write `{}`", path.display()))
 }
 
-/// Appends what the configuration leaves out, so that the lines of its own part stay where they
-/// are.
-fn completed(mut text: String, folder: &Path) -> anyhow::Result<String> {
+/// The sections that the configuration leaves out.
+fn completion(text: &str, folder: &Path) -> anyhow::Result<String> {
     let given: toml::Table = text.parse().context("the configuration does not parse")?;
     let at = |name: &str| toml::Value::from(folder.join(name).display().to_string());
     if !given.contains_key("policies") {
@@ -114,12 +114,8 @@ fn completed(mut text: String, folder: &Path) -> anyhow::Result<String> {
         ("policies", format!("path = {}", at("policies"))),
         ("prompts", format!("path = {}", at("prompts"))),
     ];
-    for (name, body) in sections {
-        if !given.contains_key(name) {
-            text.push_str(&format!("\n[{name}]\n{body}\n"));
-        }
-    }
-    Ok(text)
+    let left_out = sections.iter().filter(|(name, _)| !given.contains_key(*name));
+    Ok(left_out.map(|(name, body)| format!("\n[{name}]\n{body}\n")).collect())
 }
 
 fn banner(file: &ConfigFile, folder: &Path) {
@@ -160,8 +156,9 @@ mod tests {
     fn completes_only_what_is_left_out() {
         let folder = tempfile::tempdir().expect("a folder");
         let given = "[prompts]\npath = \"mine\"\n".to_owned();
-        let text = completed(given, folder.path()).expect("completed");
-        let file = ConfigFile::parse(Path::new("dev.toml"), text).expect("valid");
+        let appended = completion(&given, folder.path()).expect("completed");
+        let file = ConfigFile::parse_completed(Path::new("dev.toml"), given, &appended);
+        let file = file.expect("valid");
         assert_eq!(file.config().prompts.path, Path::new("mine"));
         assert_eq!(file.config().journal.path, folder.path().join("journal.db"));
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 pub mod http;
+pub mod native;
 pub mod redact;
 pub mod scram;
 pub mod sql;
@@ -14,7 +15,7 @@ pub mod tls;
 pub struct Failure {
     /// What sort of failure.
     pub kind: FailureKind,
-    /// The upstream's own code, such as an SQLSTATE.
+    /// The upstream's own code, such as an SQLSTATE or MySQL's error number.
     pub code: Option<String>,
     /// A sentence for people. May still hold a value that the upstream echoed: it is redacted
     /// where it leaves the sandbox.

@@ -2,15 +2,16 @@
 //! key. Serves nothing; `check` and `serve` both begin here.
 
 mod connections;
+mod plugins;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use claviger_core::catalog::{Backend, Catalog, Scope};
 use claviger_core::name::{BackendName, ScopeName};
 use claviger_core::policy::PolicySources;
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
-use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::app::Mode;
@@ -19,7 +20,7 @@ use crate::issuer::page::{PageIdentity, PageSpec};
 use crate::issuer::{Issuer, IssuerError};
 use crate::journal::SealingKey;
 use crate::plugin::{
-    BackendSpec, ISSUER_WANTED, LoadError, Observe, PluginSpec, Plugins, PluginsOptions,
+    BackendSpec, ComponentCache, ISSUER_WANTED, LoadError, PluginSpec, Plugins, PluginsOptions,
 };
 use crate::policies::PolicyFolders;
 
@@ -28,17 +29,62 @@ use crate::policies::PolicyFolders;
 pub fn plugins(
     file: &ConfigFile,
     mode: Mode,
-    (observer, issuer): (Observe, Option<Arc<Issuer>>),
+    options: PluginsOptions,
 ) -> Result<Plugins, Vec<ConfigError>> {
-    let (specs, mut problems) = split(plugin_specs(file, mode));
+    let (plugins, backends) = specs(file, mode)?;
+    let intent_timeout = file.config().journal.intent_timeout.0;
+    Plugins::load(plugins, backends, PluginsOptions { intent_timeout, ..options })
+        .map_err(|errors| errors.iter().map(|error| located(file, error)).collect())
+}
+
+/// Loads what `file` says now in place of `current`, with its secrets read anew. Blocks as
+/// [`plugins`] does.
+pub fn plugins_again(
+    file: &ConfigFile,
+    mode: Mode,
+    current: &Plugins,
+) -> Result<Plugins, Vec<ConfigError>> {
+    let (plugins, backends) = specs(file, mode)?;
+    current
+        .load_again(plugins, backends)
+        .map_err(|errors| errors.iter().map(|error| located(file, error)).collect())
+}
+
+/// The files that the plugins come from, for those who watch them.
+pub fn plugin_files(file: &ConfigFile) -> Vec<PathBuf> {
+    let files = |config| {
+        let (component, signature) = plugins::files(file, config);
+        [component, signature]
+    };
+    file.config().plugins.values().flat_map(files).collect()
+}
+
+/// The cache of compiled components.
+pub fn component_cache(file: &ConfigFile) -> Result<ComponentCache, ConfigError> {
+    let config = file.config();
+    let folder = match &config.sandbox.cache {
+        Some(folder) => file.base().join(folder),
+        None => {
+            let mut beside = file.base().join(&config.journal.path).into_os_string();
+            beside.push(".components");
+            PathBuf::from(beside)
+        }
+    };
+    let key = sealing_key(file)?.component_key();
+    let key = key.map_err(|error| file.problem(&["journal", "sealing_key"], error))?;
+    ComponentCache::open(folder.clone(), key).map_err(|error| {
+        file.problem(&["sandbox", "cache"], format!("`{}`: {error}", folder.display()))
+    })
+}
+
+fn specs(
+    file: &ConfigFile,
+    mode: Mode,
+) -> Result<(Vec<PluginSpec>, Vec<BackendSpec>), Vec<ConfigError>> {
+    let (plugins, mut problems) = split(plugins::specs(file, mode));
     let (backends, more) = split(backend_specs(file));
     problems.extend(more);
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let intent_timeout = file.config().journal.intent_timeout.0;
-    Plugins::load(specs, backends, PluginsOptions { intent_timeout, observer, issuer })
-        .map_err(|errors| errors.iter().map(|error| located(file, error)).collect())
+    if problems.is_empty() { Ok((plugins, backends)) } else { Err(problems) }
 }
 
 fn located(file: &ConfigFile, error: &LoadError) -> ConfigError {
@@ -165,35 +211,6 @@ pub fn sealing_key(file: &ConfigFile) -> Result<SealingKey, ConfigError> {
     let key = SealingKey::take(&mut bytes);
     bytes.zeroize();
     Ok(key)
-}
-
-fn plugin_specs(file: &ConfigFile, mode: Mode) -> Vec<Result<PluginSpec, ConfigError>> {
-    let spec = |(name, config): (&_, &crate::config::PluginConfig)| {
-        let keys = ["plugins", claviger_core::name::PluginName::as_str(name), "sha256"];
-        let path = file.base().join(&config.path);
-        let bytes = std::fs::read(&path).map_err(|error| {
-            file.problem(
-                &["plugins", name.as_str(), "path"],
-                format!("`{}`: {error}", path.display()),
-            )
-        })?;
-        let sha256_pin = match &config.sha256 {
-            Some(text) => Some(
-                pin(text).ok_or_else(|| file.problem(&keys, "64 hexadecimal digits are wanted"))?,
-            ),
-            None if mode == Mode::Dev => None,
-            None => {
-                let found = HEXLOWER.encode(&Sha256::digest(&bytes));
-                return Err(file.problem(&keys, format!("a plugin is loaded by its digest only: review the file and write `sha256 = \"{found}\"`")));
-            }
-        };
-        Ok(PluginSpec { name: name.clone(), path, bytes, sha256_pin })
-    };
-    file.config().plugins.iter().map(spec).collect()
-}
-
-fn pin(text: &str) -> Option<[u8; 32]> {
-    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
 fn backend_specs(file: &ConfigFile) -> Vec<Result<BackendSpec, ConfigError>> {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use clavigerd::config::ConfigFile;
-use clavigerd::{app, check, dev, harden, telemetry};
+use clavigerd::config::{ConfigFile, LimitsClass};
+use clavigerd::{app, check, dev, harden, kit, telemetry};
 
 /// The Claviger broker: issues short-lived credentials to AI agents, as their prompt files ask
 /// and your Cedar policies allow.
@@ -18,7 +18,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serves agents and operators. SIGTERM drains, SIGHUP reloads policies and prompt files.
+    /// Serves agents and operators. SIGTERM drains, SIGHUP reloads policies, prompt files,
+    /// plugins and backends.
     Serve {
         /// The configuration.
         #[arg(short, long, default_value = "/etc/claviger/claviger.toml")]
@@ -32,6 +33,16 @@ enum Command {
         /// The configuration.
         #[arg(short, long, default_value = "/etc/claviger/claviger.toml")]
         config: PathBuf,
+    },
+    /// For publishers of plugins: keys and signatures.
+    #[command(subcommand)]
+    Plugin(kit::KitCommand),
+    /// Compiles one component from standard input to standard output, under limits: what the
+    /// broker starts for each component that it has not compiled before.
+    #[command(hide = true)]
+    CompileComponent {
+        /// How much it may take.
+        class: LimitsClass,
     },
 }
 
@@ -49,6 +60,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { config } => check::run(&config),
+        Command::CompileComponent { class } => Ok(clavigerd::plugin::compile_child(class)),
+        Command::Plugin(command) => kit::run(&command),
         Command::Serve { config } => {
             harden::process()?;
             telemetry::start();

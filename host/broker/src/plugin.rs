@@ -2,9 +2,13 @@
 //! sandbox. Only `bindings` knows WIT types; only `egress` reaches the outside.
 
 mod admit;
+mod artifact;
 mod backend;
 mod bindings;
+mod cache;
 mod call;
+mod compile;
+mod components;
 mod engine;
 mod lease;
 mod link;
@@ -15,20 +19,28 @@ mod plugins;
 mod quarantine;
 mod request;
 mod run;
+mod signature;
 mod spec;
+mod store;
 
 pub use admit::AdmitError;
 pub use backend::{BackendError, ISSUER_WANTED};
+pub use cache::ComponentCache;
+pub use compile::{CompileError, child as compile_child};
 pub use engine::EngineError;
 pub use manifest::{
     Auth, ConnectionKind, ConnectionRequest, CredentialSpec, Dialect, FieldSpec, LimitsClass,
     Manifest, ManifestError, Revocation, Ttl,
 };
 pub use observe::{Call as ObservedCall, Observation, Observe, Outcome};
-pub use plugins::{LoadError, Plugins, PluginsOptions};
-pub use spec::{
-    BackendSpec, ClientAddress, ConnectionSpec, HttpSpec, JwtSpec, PluginSpec, SqlSpec,
+pub use plugins::{LoadError, PluginInfo, Plugins, PluginsOptions};
+pub use signature::{
+    KeyError, Requirement, SignatureError, SignatureState, Signing, TrustedKey, signed_name, verify,
 };
+pub use spec::{
+    BackendSpec, ClientAddress, ConnectionSpec, HttpSpec, JwtSpec, PluginSpec, SqlSpec, Terms,
+};
+pub use store::PluginStore;
 
 #[cfg(test)]
 mod tests;

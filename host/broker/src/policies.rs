@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::prompts;
 
-/// Where the parts of a snapshot come from. The catalog and the teams stay as configured.
+/// Where the parts of a snapshot come from.
 #[derive(Clone, Debug)]
 pub struct PolicyFolders {
     /// The folder of `.cedar` files.
@@ -55,7 +55,7 @@ impl PolicyFolders {
 
 /// The snapshot in force.
 pub struct PolicyStore {
-    folders: PolicyFolders,
+    folders: ArcSwap<PolicyFolders>,
     current: ArcSwap<PolicySnapshot>,
     /// One reload at a time: two would race for which snapshot is recorded last.
     reloading: tokio::sync::Mutex<()>,
@@ -85,7 +85,7 @@ impl PolicyStore {
     /// A store that begins with `snapshot`. The caller records it.
     pub fn new(folders: PolicyFolders, snapshot: PolicySnapshot) -> Self {
         Self {
-            folders,
+            folders: ArcSwap::from_pointee(folders),
             current: ArcSwap::from_pointee(snapshot),
             reloading: tokio::sync::Mutex::new(()),
         }
@@ -99,12 +99,9 @@ impl PolicyStore {
         now: Timestamp,
     ) -> Result<Reloaded, JournalError> {
         let _one = self.reloading.lock().await;
-        let folders = self.folders.clone();
-        let read = tokio::task::spawn_blocking(move || folders.read()).await;
-        let read = match read {
-            Ok(Ok(read)) => read,
-            Ok(Err(error)) => return self.refuse(journal, now, error.sentences()).await,
-            Err(panic) => return self.refuse(journal, now, vec![panic.to_string()]).await,
+        let read = match read_aside(self.folders()).await {
+            Ok(read) => read,
+            Err(problems) => return self.refuse(journal, now, problems).await,
         };
         if read.snapshot.digest() == self.current.load().digest() {
             return Ok(Reloaded::Same { problems: read.problems });
@@ -114,9 +111,37 @@ impl PolicyStore {
         Ok(Reloaded::Changed { problems: read.problems })
     }
 
+    /// Reads the folders again for another configuration, and puts both in force or neither.
+    pub async fn reconfigure(
+        &self,
+        journal: &impl Journal,
+        change: Reconfiguration<impl FnOnce() + Send>,
+    ) -> Result<Reloaded, JournalError> {
+        let _one = self.reloading.lock().await;
+        let now = change.entry.at;
+        let folders = PolicyFolders { fixed: change.fixed, ..(*self.folders()).clone() };
+        let folders = Arc::new(folders);
+        let read = match read_aside(Arc::clone(&folders)).await {
+            Ok(read) => read,
+            Err(problems) => return self.refuse(journal, now, problems).await,
+        };
+        journal.record(change.entry).await?;
+        let is_same = read.snapshot.digest() == self.current.load().digest();
+        if !is_same {
+            // From here on the journal opens no intent that was decided under the old catalog,
+            // so what is swapped first is seen by none of them.
+            journal.record(loaded(&read.snapshot, &read.problems, now)).await?;
+        }
+        (change.swap)();
+        self.current.store(Arc::new(read.snapshot));
+        self.folders.store(folders);
+        let problems = read.problems;
+        Ok(if is_same { Reloaded::Same { problems } } else { Reloaded::Changed { problems } })
+    }
+
     /// The folders that a reload reads.
-    pub const fn folders(&self) -> &PolicyFolders {
-        &self.folders
+    pub fn folders(&self) -> Arc<PolicyFolders> {
+        self.folders.load_full()
     }
 
     async fn refuse(
@@ -130,6 +155,24 @@ impl PolicyStore {
         entry.detail = Some(clipped(&problems));
         journal.record(entry).await?;
         Ok(Reloaded::Refused { problems })
+    }
+}
+
+/// Another configuration, ready to be put in force.
+pub struct Reconfiguration<F> {
+    /// What the plugins and the configuration offer from now on.
+    pub fixed: PolicySources,
+    /// What the journal says of it.
+    pub entry: Entry,
+    /// Puts the plugins in force, between the record and the decisions.
+    pub swap: F,
+}
+
+async fn read_aside(folders: Arc<PolicyFolders>) -> Result<Read, Vec<String>> {
+    match tokio::task::spawn_blocking(move || folders.read()).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(error)) => Err(error.sentences()),
+        Err(panic) => Err(vec![panic.to_string()]),
     }
 }
 
@@ -170,7 +213,8 @@ fn policy_files(folder: &Path) -> Result<Vec<PolicyFile>, PolicyLoadError> {
     paths.into_iter().map(read).collect()
 }
 
-fn clipped(sentences: &[String]) -> String {
+/// Sentences as the detail of an entry.
+pub fn clipped(sentences: &[String]) -> String {
     let mut text = sentences.join("; ");
     if let Some((end, _)) = text.char_indices().nth(DETAIL_CHARS_MAX) {
         text.truncate(end);

@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::ConnectionArgs;
-use crate::commands::{audit, completion, grants, issue, lease, prompt, run, session, why};
+use crate::commands::{audit, completion, grants, issue, lease, plugin, prompt, run, session, why};
 use crate::exit::{Exit, Failure};
 use crate::print::{Format, Printer};
 
@@ -48,10 +48,13 @@ pub enum Command {
     Audit(audit::AuditCommand),
     /// Tell what stands behind a refusal (operators)
     Why(why::WhyArgs),
+    /// List plugins and lift a quarantine (operators)
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Check prompt files, without a broker
     #[command(subcommand)]
     Prompt(prompt::PromptCommand),
-    /// Have the broker load policies and prompt files again (operators)
+    /// Have the broker load configuration, plugins, policies and prompt files again (operators)
     #[command(after_help = "Example:\n  claviger reload && claviger audit tail --last 1")]
     Reload,
     /// The version of this command
@@ -162,6 +165,8 @@ mod tests {
             "claviger why den_1",
             "claviger prompt lint a.md b.md",
             "claviger prompt digest a.md",
+            "claviger plugin list -o json",
+            "claviger plugin lift postgres",
             "claviger reload",
             "claviger version",
             "claviger completion bash",

@@ -5,6 +5,7 @@ pub mod completion;
 pub mod grants;
 pub mod issue;
 pub mod lease;
+pub mod plugin;
 pub mod prompt;
 pub mod reload;
 pub mod run;
@@ -38,6 +39,7 @@ pub async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Session(command) => session::run(&context, command).await?,
         Command::Grants => grants::run(&context).await?,
         Command::Lease(command) => lease::run(&context, command).await?,
+        Command::Plugin(command) => plugin::run(&context, command).await?,
         Command::Why(args) => why::run(&context, &args).await?,
         Command::Reload => return reload::run(&context).await,
         Command::Version => version::run(&context)?,

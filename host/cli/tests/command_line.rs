@@ -207,3 +207,19 @@ fn the_brokers_own_journal_is_verified_up_to_its_head() {
     assert_eq!((broken.status.code(), &answer["intact"]), (Some(1), &false.into()));
     assert!(answer["problem"].as_str().unwrap().contains("entry 2 is missing"), "{answer}");
 }
+
+#[test]
+fn plugins_are_listed_and_a_quarantine_is_lifted_by_name() {
+    let running = start(Script::default());
+    let listed = output(&running, &["plugin", "list"]);
+    let table = text(&listed.stdout);
+    for word in ["postgres", "claviger.postgres", "nobody", "orders-db", "3"] {
+        assert!(table.contains(word), "{word}: {table}");
+    }
+    let json = output(&running, &["plugin", "list", "-o", "json"]);
+    let plugins: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(plugins[0]["traps"], 3);
+    let lifted = output(&running, &["plugin", "lift", "postgres"]);
+    assert_eq!(text(&lifted.stdout), "postgres works again\n");
+    assert_eq!(running.calls().last().map(String::as_str), Some("lift postgres"));
+}

@@ -36,7 +36,9 @@ impl Connection {
         self.0.execute(&statement.0)
     }
 
-    /// Runs the statements in one transaction and one round trip: all take effect, or none.
+    /// Runs the statements in one transaction: all take effect, or none. PostgreSQL takes them in
+    /// one round trip. MySQL commits before and after each one that defines something (`CREATE`,
+    /// `ALTER`, `DROP`, `GRANT`), so for those it promises nothing there.
     pub fn transaction(&self, statements: &[Sql]) -> Result<(), Error> {
         let statements: Vec<_> = statements.iter().map(|statement| &statement.0).collect();
         self.0.transaction(&statements)
@@ -80,7 +82,7 @@ impl Sql {
         self
     }
 
-    /// Adds an identifier: 1 to 63 bytes.
+    /// Adds an identifier: 1 to 63 bytes, on MySQL 1 to 64 characters.
     pub fn ident(self, name: &str) -> Self {
         self.0.ident(name);
         self
@@ -102,6 +104,13 @@ impl Sql {
     /// never travels. One iteration is sound for a [`Secret::generate`]d one.
     pub fn scram_sha256(self, secret: &Secret, iterations: u32) -> Self {
         self.0.scram_sha256(secret, iterations);
+        self
+    }
+
+    /// Adds the `mysql_native_password` verifier of a [`Secret::generate`]d secret as a string
+    /// literal, so that the secret itself never travels. For MySQL and MariaDB only.
+    pub fn mysql_native(self, secret: &Secret) -> Self {
+        self.0.mysql_native(secret);
         self
     }
 }

@@ -1167,6 +1167,51 @@ pub struct ReloadResponse {
     #[prost(bool, tag = "3")]
     pub loaded: bool,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListPluginsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListPluginsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub plugins: ::prost::alloc::vec::Vec<Plugin>,
+}
+/// A loaded plugin.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Plugin {
+    /// Its name in the configuration.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What it calls itself, such as `claviger.postgres`.
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    /// SHA-256 of its bytes, in hex.
+    #[prost(string, tag = "4")]
+    pub sha256: ::prost::alloc::string::String,
+    /// The trusted key that signed it; empty if none did or none had to.
+    #[prost(string, tag = "5")]
+    pub signed_by: ::prost::alloc::string::String,
+    /// How much of the machine a call may have: `standard` or `interpreted`.
+    #[prost(string, tag = "6")]
+    pub limits: ::prost::alloc::string::String,
+    /// The backends that use it.
+    #[prost(string, repeated, tag = "7")]
+    pub backends: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Absent if it is not quarantined.
+    #[prost(message, optional, tag = "8")]
+    pub quarantined_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// How often it broke the sandbox since the broker started.
+    #[prost(uint64, tag = "9")]
+    pub traps: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiftQuarantineRequest {
+    /// The plugin's name in the configuration.
+    #[prost(string, tag = "1")]
+    pub plugin: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiftQuarantineResponse {}
 /// Generated client implementations.
 pub mod admin_service_client {
     #![allow(
@@ -1359,7 +1404,7 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("claviger.v1.AdminService", "RetryLease"));
             self.inner.unary(req, path, codec).await
         }
-        /// Loads policies and prompt files again, as SIGHUP does.
+        /// Loads configuration, plugins, policies and prompt files again, as SIGHUP does.
         pub async fn reload(
             &mut self,
             request: impl tonic::IntoRequest<super::ReloadRequest>,
@@ -1379,6 +1424,56 @@ pub mod admin_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("claviger.v1.AdminService", "Reload"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The plugins in force, by name.
+        pub async fn list_plugins(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListPluginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPluginsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.AdminService/ListPlugins",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.AdminService", "ListPlugins"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets a quarantined plugin work again at once.
+        pub async fn lift_quarantine(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LiftQuarantineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LiftQuarantineResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.AdminService/LiftQuarantine",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.AdminService", "LiftQuarantine"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -1440,11 +1535,27 @@ pub mod admin_service_server {
             tonic::Response<super::RetryLeaseResponse>,
             tonic::Status,
         >;
-        /// Loads policies and prompt files again, as SIGHUP does.
+        /// Loads configuration, plugins, policies and prompt files again, as SIGHUP does.
         async fn reload(
             &self,
             request: tonic::Request<super::ReloadRequest>,
         ) -> std::result::Result<tonic::Response<super::ReloadResponse>, tonic::Status>;
+        /// The plugins in force, by name.
+        async fn list_plugins(
+            &self,
+            request: tonic::Request<super::ListPluginsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPluginsResponse>,
+            tonic::Status,
+        >;
+        /// Lets a quarantined plugin work again at once.
+        async fn lift_quarantine(
+            &self,
+            request: tonic::Request<super::LiftQuarantineRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LiftQuarantineResponse>,
+            tonic::Status,
+        >;
     }
     /// The operator's side of the broker.
     #[derive(Debug)]
@@ -1735,6 +1846,96 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReloadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.AdminService/ListPlugins" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListPluginsSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListPluginsRequest>
+                    for ListPluginsSvc<T> {
+                        type Response = super::ListPluginsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListPluginsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_plugins(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListPluginsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.AdminService/LiftQuarantine" => {
+                    #[allow(non_camel_case_types)]
+                    struct LiftQuarantineSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::LiftQuarantineRequest>
+                    for LiftQuarantineSvc<T> {
+                        type Response = super::LiftQuarantineResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LiftQuarantineRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::lift_quarantine(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LiftQuarantineSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -8,10 +8,13 @@
     reason = "a test that cannot start its server must fail, and say why"
 )]
 
+mod machine;
+mod mariadb;
 mod moto;
 mod postgres;
 mod python;
 
+pub use mariadb::{Mariadb, MariadbOptions};
 pub use moto::{AccessKey, Moto};
 pub use postgres::{ClusterOptions, Postgres};
 pub use python::{program, python};

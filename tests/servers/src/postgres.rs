@@ -2,11 +2,12 @@
 //! touch a cluster that the machine may be running.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+
+use crate::machine::{Owner, START_ATTEMPTS_MAX, free_port};
 
 /// A running cluster, stopped and removed when dropped, and also when the test's process ends in
 /// any other way: one in a `static` leaves nothing behind either.
@@ -47,7 +48,7 @@ impl Postgres {
     /// before the server does, starting is tried a few times.
     pub fn start_with(options: &ClusterOptions) -> Self {
         let folder = tempfile::Builder::new().prefix("claviger-pg-").tempdir().unwrap().keep();
-        let (owner, binaries) = (Owner::of_cluster(), binaries());
+        let (owner, binaries) = (Owner::unless_plain_user("postgres"), binaries());
         let mut server = Self { port: free_port(), folder, owner, binaries, watchdog: None };
         server.take_over_folder();
         server.watchdog = Some(server.watch());
@@ -234,26 +235,6 @@ impl Drop for Postgres {
     }
 }
 
-/// PostgreSQL refuses to run as root; then the system's user `postgres` owns the cluster.
-#[derive(Clone, Copy)]
-struct Owner {
-    uid: u32,
-    gid: u32,
-}
-
-impl Owner {
-    fn of_cluster() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
-        let users = fs::read_to_string("/etc/passwd").unwrap();
-        let line = users.lines().find(|line| line.starts_with("postgres:"));
-        let line = line.expect("root needs a system user `postgres`: install postgresql");
-        let mut fields = line.split(':').skip(2).map(|field| field.parse().unwrap());
-        Some(Self { uid: fields.next().unwrap(), gid: fields.next().unwrap() })
-    }
-}
-
 /// Debian keeps the server's programs off the PATH, one folder a version: the newest is taken.
 fn binaries() -> PathBuf {
     let folders = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -263,14 +244,7 @@ fn binaries() -> PathBuf {
     folder.join("bin")
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
 const SUPERUSER: &str = "postgres";
 
 /// Long enough never to stand in a message by chance: tests search logs and errors for it.
 const PASSWORD: &str = "root-password-of-the-test-cluster";
-
-/// Each try takes another free port, so a second failure in a row has another cause.
-const START_ATTEMPTS_MAX: u32 = 4;

@@ -124,6 +124,18 @@ fn secrets_leave_through_one_file() {
 }
 
 #[test]
+fn unsafe_stands_in_one_file() {
+    for code in [
+        "fn f() { unsafe { g() } }",
+        "unsafe fn f() {}",
+        "#[allow(unsafe_code, reason = \"it is fast\")] fn f() {}",
+    ] {
+        check(ANYWHERE, &rust(code), Some("the compiler no longer vouches"));
+        check("host/broker/src/plugin/artifact.rs", &rust(code), FINE);
+    }
+}
+
+#[test]
 fn statuses_are_made_in_one_file() {
     let code = "fn f() { tonic::Status::not_found(text) }";
     check("host/broker/src/rpc/status.rs", &rust(code), FINE);

@@ -1,5 +1,6 @@
 //! Reads a configuration and says where in the file something is wrong.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +19,8 @@ use super::Config;
 pub struct ConfigFile {
     path: PathBuf,
     text: String,
+    /// What was appended to the text of the file itself.
+    appended: String,
     config: Config,
 }
 
@@ -32,14 +35,48 @@ impl ConfigFile {
         Self::parse(path, text)
     }
 
+    /// Reads the same file again, completed as it was.
+    pub fn read_again(&self) -> Result<Self, ConfigError> {
+        let read = std::fs::read_to_string(&self.path).map_err(|error| ConfigError {
+            path: self.path.display().to_string(),
+            line: 0,
+            problem: error.to_string(),
+        })?;
+        Self::parse_completed(&self.path, read, &self.appended)
+    }
+
+    /// The sections, but for `except`, that `other` has otherwise. Both parsed before, so their
+    /// text is a table.
+    pub fn sections_changed(&self, other: &Self, except: &[&str]) -> Vec<String> {
+        let table = |file: &Self| file.text.parse::<toml::Table>().unwrap_or_default();
+        let (mine, theirs) = (table(self), table(other));
+        let names: BTreeSet<&String> = mine.keys().chain(theirs.keys()).collect();
+        let changed = |name: &&&String| {
+            !except.contains(&name.as_str()) && mine.get(**name) != theirs.get(**name)
+        };
+        names.iter().filter(changed).map(|name| (*name).clone()).collect()
+    }
+
     /// Parses `text`; `path` stands in messages, and relative paths start in its folder.
     pub fn parse(path: &Path, text: String) -> Result<Self, ConfigError> {
+        Self::parse_completed(path, text, "")
+    }
+
+    /// Parses `text` with `appended` at its end, so that the lines of its own part stay where
+    /// they are.
+    pub fn parse_completed(
+        path: &Path,
+        mut text: String,
+        appended: &str,
+    ) -> Result<Self, ConfigError> {
+        text.push_str(appended);
         let config = toml::from_str(&text).map_err(|error| ConfigError {
             path: path.display().to_string(),
             line: error.span().map_or(0, |span| line_at(&text, span.start)),
             problem: error.message().to_owned(),
         })?;
-        let file = Self { path: path.to_owned(), text, config };
+        let (path, appended) = (path.to_owned(), appended.to_owned());
+        let file = Self { path, text, appended, config };
         file.bounds()?;
         Ok(file)
     }
@@ -193,6 +230,20 @@ grant_role = "orders_readonly"
             let error = error_of(&GOOD.replacen(good, bad, 1));
             assert!(error.starts_with(place) && error.contains(hint), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn tells_which_sections_changed() {
+        let file =
+            |text: &str| ConfigFile::parse(Path::new("c.toml"), text.to_owned()).expect(text);
+        let changed = GOOD
+            .replace("30m", "20m")
+            .replace("[prompts]", "[sessions]\nlive_max = 5\n[prompts]")
+            .replace("max_ttl", "  max_ttl");
+        let found = file(GOOD).sections_changed(&file(&changed), &["backends"]);
+        assert_eq!(found, ["sessions"]);
+        assert_eq!(file(&changed).sections_changed(&file(GOOD), &[]), ["backends", "sessions"]);
+        assert!(file(GOOD).sections_changed(&file(GOOD), &[]).is_empty());
     }
 
     #[test]

@@ -30,4 +30,4 @@ pub use resolve::{Addresses, Resolve, SystemResolver};
 pub use response::GuestResponse;
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

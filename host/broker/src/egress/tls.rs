@@ -62,19 +62,31 @@ pub fn client(
 
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(authorities(ca_file)?);
+    Ok(roots)
+}
+
+/// The certificates to trust, from `ca_file` or the system: each can be used, and there is at
+/// least one.
+pub fn authorities(ca_file: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let usable =
+        |certificate: &CertificateDer<'static>| RootCertStore::empty().add(certificate.clone());
     let Some(path) = ca_file else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return if roots.is_empty() { Err(TlsError::NoCertificates) } else { Ok(roots) };
+        let mut system = rustls_native_certs::load_native_certs().certs;
+        system.retain(|certificate| usable(certificate).is_ok());
+        return if system.is_empty() { Err(TlsError::NoCertificates) } else { Ok(system) };
     };
     let unreadable = |reason: String| TlsError::Certificates { path: path.to_path_buf(), reason };
-    let certificates =
+    let mut certificates = Vec::new();
+    let file =
         CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))?;
-    for certificate in certificates {
+    for certificate in file {
         let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
-        roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
+        usable(&certificate).map_err(|error| unreadable(error.to_string()))?;
+        certificates.push(certificate);
     }
-    if roots.is_empty() {
+    if certificates.is_empty() {
         return Err(unreadable("it holds no certificate".to_owned()));
     }
-    Ok(roots)
+    Ok(certificates)
 }

@@ -21,6 +21,18 @@ impl SealingKey {
         bytes.zeroize();
         key
     }
+
+    /// The key that seals compiled components. It is not the journal's own: the cache may be
+    /// used before the journal is open, and one that belongs to several journals does no harm.
+    pub fn component_key(&self) -> Result<hmac::Key, impl std::fmt::Display + use<>> {
+        let secret = Salt::new(HKDF_SHA256, LABEL_COMPONENTS).extract(self.0.as_slice());
+        let mut bytes = Zeroizing::new([0; 32]);
+        let filled = secret
+            .expand(&[LABEL_COMPONENTS], Bytes32)
+            .and_then(|derived| derived.fill(bytes.as_mut_slice()));
+        filled.map_err(|_| SealError::Derive)?;
+        Ok::<_, SealError>(hmac::Key::new(hmac::HMAC_SHA256, bytes.as_slice()))
+    }
 }
 
 /// The keys derived from the sealing key for one journal, and what they do.
@@ -173,6 +185,9 @@ const LABEL_ISSUER_KEYS: &[u8] = b"claviger journal v1: issuer keys";
 
 /// See [`LABEL_HANDLES`].
 const LABEL_HEADS: &[u8] = b"claviger journal v1: head";
+
+/// See [`LABEL_HANDLES`]. Also the salt: no journal has an id of this length.
+const LABEL_COMPONENTS: &[u8] = b"claviger components v1: seal";
 
 /// An intent id has 16 bytes and this has another length, so that a probe is never a handle.
 const AAD_PROBE: &[u8] = b"probe";

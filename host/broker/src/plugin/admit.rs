@@ -10,19 +10,34 @@ use thiserror::Error;
 use wasmtime::component::Component;
 
 use super::bindings::PluginPre;
+use super::compile::CompileError;
+use super::components::Source;
 use super::engine::Sandbox;
 use super::link::{self, Grants, LinkError};
-use super::manifest::{Manifest, ManifestError};
+use super::manifest::{LimitsClass, Manifest, ManifestError};
 use super::quarantine::Quarantine;
-use super::spec::PluginSpec;
+use super::signature::{SignatureError, SignatureState};
+use super::spec::{PluginSpec, component_bytes_max};
 
 /// A component that may run.
 pub struct Loaded {
     pub(super) name: PluginName,
     pub(super) manifest: Arc<Manifest>,
     pub(super) sha256: [u8; 32],
+    pub(super) signature: SignatureState,
     pub(super) pre: PluginPre<super::call::Call>,
-    quarantine: Mutex<Quarantine>,
+    component: Component,
+    grants: Grants,
+    /// Shared with what the same bytes become at the next reload: a reload forgives no trap.
+    quarantine: Arc<Mutex<Quarantine>>,
+}
+
+/// What was found out about a component without compiling it.
+pub struct Inspected {
+    /// What it says of itself.
+    pub manifest: Manifest,
+    sha256: [u8; 32],
+    signature: SignatureState,
 }
 
 /// Why a component was refused. Each reads after the plugin's path.
@@ -39,38 +54,59 @@ pub enum AdmitError {
         pinned: String,
     },
     /// Too large.
-    #[error("has {0} bytes: at most {COMPONENT_BYTES_MAX} are loaded")]
-    TooLarge(usize),
+    #[error("has {found} bytes: at most {most} are loaded")]
+    TooLarge {
+        /// How many it has.
+        found: usize,
+        /// How many it may have.
+        most: usize,
+    },
+    /// It needs more of the machine than was granted.
+    #[error(
+        "needs the limits of an interpreter (256 MiB of memory and 2 s of processor time for each call): to grant them, write\n\n[plugins.{0}]\nlimits = \"interpreted\"\n"
+    )]
+    Limits(PluginName),
+    /// Not signed as it must be.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// No manifest, or a bad one.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// It does not compile.
-    #[error("is not a component that this broker can run: {0}")]
-    Compile(String),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
     /// It imports what it may not, or does not match the contract.
     #[error(transparent)]
     Link(#[from] LinkError),
 }
 
 impl Loaded {
-    /// Admits the component of `spec`, linked to what `grants` allow.
+    /// Admits the component of `spec`, linked to what `grants` allow. `earlier` is what the
+    /// plugin of that name was before: what it shares with the new one is not made again.
     pub(super) fn admit(
         sandbox: &Sandbox,
-        spec: &PluginSpec,
-        manifest: Manifest,
+        (spec, inspected): (&PluginSpec, Inspected),
         grants: Grants,
-    ) -> Result<Self, AdmitError> {
-        let component = Component::from_binary(&sandbox.engine, &spec.bytes)
-            .map_err(|error| AdmitError::Compile(format!("{error:#}")))?;
+        earlier: Option<&Arc<Self>>,
+    ) -> Result<Arc<Self>, AdmitError> {
+        let Inspected { manifest, sha256, signature } = inspected;
+        let earlier = earlier.filter(|earlier| earlier.sha256 == sha256);
+        if let Some(same) = earlier.filter(|e| e.grants == grants && e.signature == signature) {
+            return Ok(Arc::clone(same));
+        }
+        let component = match earlier {
+            Some(earlier) => earlier.component.clone(),
+            None => {
+                let class = manifest.limits_class;
+                let source = Source { wasm: &spec.bytes, sha256: &sha256, class };
+                sandbox.components.get(&sandbox.engine, &source)?
+            }
+        };
         let pre = link::link(&component, grants)?;
         let pre = PluginPre::new(pre).map_err(|error| LinkError::Mismatch(format!("{error:#}")))?;
-        Ok(Self {
-            name: spec.name.clone(),
-            manifest: Arc::new(manifest),
-            sha256: sha256(&spec.bytes),
-            pre,
-            quarantine: Mutex::default(),
-        })
+        let quarantine = earlier.map(|earlier| Arc::clone(&earlier.quarantine)).unwrap_or_default();
+        let (name, manifest) = (spec.name.clone(), Arc::new(manifest));
+        Ok(Arc::new(Self { name, manifest, sha256, signature, pre, component, grants, quarantine }))
     }
 
     /// How long it is still quarantined, in seconds.
@@ -82,6 +118,16 @@ impl Loaded {
     /// Counts a trap; true if it is quarantined from now on.
     pub(super) fn trapped(&self) -> bool {
         self.with_quarantine(|quarantine| quarantine.trapped(Instant::now()))
+    }
+
+    /// How often it trapped since the broker started.
+    pub(super) fn traps(&self) -> u64 {
+        self.with_quarantine(|quarantine| quarantine.traps())
+    }
+
+    /// Lets it work again at once; false if it could.
+    pub(super) fn lift_quarantine(&self) -> bool {
+        self.with_quarantine(|quarantine| quarantine.lift(Instant::now()))
     }
 
     /// Counts a call that kept to the rules.
@@ -96,16 +142,25 @@ impl Loaded {
 }
 
 /// Checks what can be known without compiling, cheapest first.
-pub fn inspect(spec: &PluginSpec) -> Result<Manifest, AdmitError> {
-    if spec.bytes.len() > COMPONENT_BYTES_MAX {
-        return Err(AdmitError::TooLarge(spec.bytes.len()));
-    }
-    let found = sha256(&spec.bytes);
-    if let Some(pinned) = spec.sha256_pin.filter(|pinned| *pinned != found) {
-        let (found, pinned) = (HEXLOWER.encode(&found), HEXLOWER.encode(&pinned));
+pub fn inspect(spec: &PluginSpec) -> Result<Inspected, AdmitError> {
+    small_enough(spec, LimitsClass::Interpreted)?;
+    let sha256 = sha256(&spec.bytes);
+    if let Some(pinned) = spec.sha256_pin.filter(|pinned| *pinned != sha256) {
+        let (found, pinned) = (HEXLOWER.encode(&sha256), HEXLOWER.encode(&pinned));
         return Err(AdmitError::Pin { found, pinned });
     }
-    Ok(Manifest::of_component(&spec.bytes)?)
+    let manifest = Manifest::of_component(&spec.bytes)?;
+    let signature = spec.terms.signing.check(&spec.bytes, &manifest, spec.sha256_pin)?;
+    if manifest.limits_class > spec.terms.limits {
+        return Err(AdmitError::Limits(spec.name.clone()));
+    }
+    small_enough(spec, manifest.limits_class)?;
+    Ok(Inspected { manifest, sha256, signature })
+}
+
+fn small_enough(spec: &PluginSpec, class: LimitsClass) -> Result<(), AdmitError> {
+    let (found, most) = (spec.bytes.len(), component_bytes_max(class));
+    if found > most { Err(AdmitError::TooLarge { found, most }) } else { Ok(()) }
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -113,6 +168,3 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
     hash
 }
-
-/// A Rust plugin takes 50 to 500 KB; the time to compile grows with the size.
-const COMPONENT_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -207,13 +207,15 @@ fn connect_sql(
     spec: SqlSpec,
     request: &ConnectionRequest,
 ) -> Result<SqlConnection, BackendError> {
-    if !request.dialects.contains(&Dialect::Postgres) || !request.auth.contains(&Auth::Password) {
-        let reason = "the plugin does not speak PostgreSQL or does not log in with a password";
-        return Err(mismatch(name, reason));
-    }
     let SqlSpec { address, user, password, ca_file, client, connections_max } = spec;
     let address = Address::parse(&address)
         .map_err(|error| BackendError::Address { connection: name.clone(), error })?;
+    let dialect = address.dialect;
+    if !request.dialects.contains(&dialect) || !request.auth.contains(&Auth::Password) {
+        let reason =
+            format!("the plugin does not speak {dialect} or does not log in with a password");
+        return Err(mismatch(name, reason));
+    }
     let (client_host, client_port) = client_address(&address, client);
     let password: SharedSecret = Arc::new(password);
     let pool = Pool::new(&PoolSpec {
@@ -242,8 +244,9 @@ fn not_granted(
     let stanza = match request.kind {
         ConnectionKind::Sql => format!(
             "[backends.{backend}.connections.{name}]\n\
-             address = \"postgres://db.internal:5432/database?sslmode=verify-full\"\n\
-             auth = {{ password = {{ user = \"claviger\", password = \"file:/run/secrets/{backend}\" }} }}\n"
+             address = \"{}\"\n\
+             auth = {{ password = {{ user = \"claviger\", password = \"file:/run/secrets/{backend}\" }} }}\n",
+            request.dialects.first().copied().unwrap_or(Dialect::Postgres).example(),
         ),
         ConnectionKind::Http => http::stanza(backend, name, request),
         ConnectionKind::Jwt => jwt::stanza(backend, name),
@@ -287,7 +290,8 @@ fn against<'a>(
     documents.flat_map(problems).collect()
 }
 
-/// Four busy calls a core of the database server; PostgreSQL allows 100 clients in all.
+/// Four busy calls a core of the database server; PostgreSQL allows 100 clients in all, MariaDB
+/// 151.
 const CONNECTIONS_DEFAULT: usize = 8;
 
 /// Nobody reads more at once.

@@ -60,6 +60,7 @@ pub struct Used {
 pub struct Progress {
     sent: AtomicBool,
     pool_wait_micros: AtomicU64,
+    quarantined: AtomicBool,
 }
 
 impl Progress {
@@ -71,6 +72,16 @@ impl Progress {
     /// Whether the upstream may have acted.
     pub(super) fn sent(&self) -> bool {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The call's trap was the one too many.
+    pub(super) fn quarantined(&self) {
+        self.quarantined.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the plugin is quarantined because of this call.
+    pub(super) fn led_to_quarantine(&self) -> bool {
+        self.quarantined.load(Ordering::Relaxed)
     }
 
     /// The call waited for a connection.

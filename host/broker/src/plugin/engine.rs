@@ -12,6 +12,7 @@ use wasmtime::{
     OptLevel, PoolingAllocationConfig, Strategy, WasmBacktraceDetails, WasmFeatures,
 };
 
+use super::components::Components;
 use super::spec::Limits;
 
 /// Where plugins run. One a process, kept over reloads: components never move between engines
@@ -19,6 +20,7 @@ use super::spec::Limits;
 pub struct Sandbox {
     pub(super) engine: Engine,
     pub(super) limits: Limits,
+    pub(super) components: Components,
     turns: Arc<Semaphore>,
 }
 
@@ -34,12 +36,18 @@ pub enum EngineError {
 }
 
 impl Sandbox {
-    /// Sets up the engine and the thread that ends endless loops.
+    /// One that keeps no compiled component.
+    #[cfg(test)]
     pub fn start(limits: Limits) -> Result<Arc<Self>, EngineError> {
+        Self::start_with(limits, Components::new(None))
+    }
+
+    /// Sets up the engine and the thread that ends endless loops.
+    pub fn start_with(limits: Limits, components: Components) -> Result<Arc<Self>, EngineError> {
         let engine = engine(&limits)?;
         tick(engine.weak())?;
         let turns = Arc::new(Semaphore::new(limits.calls_max.try_into().unwrap_or(usize::MAX)));
-        Ok(Arc::new(Self { engine, limits, turns }))
+        Ok(Arc::new(Self { engine, limits, components, turns }))
     }
 
     /// Waits for a turn; `None` if none came in time. The pool has a slot for every turn, and
@@ -50,10 +58,13 @@ impl Sandbox {
     }
 }
 
+/// An engine that compiles for the sandbox's and runs nothing: it reserves no pool.
+pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
+    config(InstanceAllocationStrategy::OnDemand).and_then(|config| Engine::new(&config))
+}
+
 fn engine(limits: &Limits) -> Result<Engine, EngineError> {
-    let pooled = config(InstanceAllocationStrategy::Pooling(pool(limits)))
-        .and_then(|config| Engine::new(&config));
-    let error = match pooled {
+    let error = match pooled(limits) {
         Ok(engine) => return Ok(engine),
         Err(error) => error,
     };
@@ -64,6 +75,11 @@ fn engine(limits: &Limits) -> Result<Engine, EngineError> {
     config(InstanceAllocationStrategy::OnDemand)
         .and_then(|config| Engine::new(&config))
         .map_err(|error| EngineError::Engine(error.to_string()))
+}
+
+pub(super) fn pooled(limits: &Limits) -> wasmtime::Result<Engine> {
+    config(InstanceAllocationStrategy::Pooling(pool(limits)))
+        .and_then(|config| Engine::new(&config))
 }
 
 fn config(strategy: InstanceAllocationStrategy) -> wasmtime::Result<Config> {
@@ -115,7 +131,7 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
         .max_core_instances_per_component(16)
         .max_memories_per_component(2)
         .max_tables_per_component(4)
-        .max_memory_size(POOL_MEMORY_BYTES.max(limits.memory_bytes_max))
+        .max_memory_size(limits.memory_bytes_max_of_any())
         .table_elements(TABLE_ELEMENTS_MAX)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES)
@@ -139,16 +155,14 @@ fn tick(engine: EngineWeak) -> std::io::Result<()> {
 }
 
 /// Must change when the wasmtime dependency does.
-const MODULE_VERSION: &str = concat!("wasmtime-48.0.8/claviger-", env!("CARGO_PKG_VERSION"));
+pub(super) const MODULE_VERSION: &str =
+    concat!("wasmtime-48.0.8/claviger-", env!("CARGO_PKG_VERSION"));
 
 /// wasmtime's default: deep recursion ends here, not in the host's stack.
 const WASM_STACK_BYTES: usize = 512 * 1024;
 
 /// wasmtime's default: what host functions may use on top of the guest's stack.
 const HOST_STACK_BYTES: usize = 2 * 1024 * 1024;
-
-/// A slot of the pool; the limit of a call lies below it and is enforced per call.
-const POOL_MEMORY_BYTES: usize = 64 * 1024 * 1024;
 
 /// wasmtime's default for a table; a plugin has a few hundred functions.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;

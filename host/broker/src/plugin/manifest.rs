@@ -12,6 +12,8 @@ use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 use wasmparser::{Parser, Payload};
 
+pub use crate::egress::sql::Dialect;
+
 /// A plugin's manifest. Unknown keys are refused: a newer plugin must not seem to work while the
 /// host ignores what it asks for.
 #[derive(Clone, Debug, Deserialize)]
@@ -59,6 +61,26 @@ pub enum LimitsClass {
     Standard,
     /// A language's interpreter with the plugin inside it: megabytes, and seconds to compile.
     Interpreted,
+}
+
+impl std::str::FromStr for LimitsClass {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Self::Standard, Self::Interpreted];
+        let found = all.into_iter().find(|class| class.as_str() == text);
+        found.ok_or("write `standard` or `interpreted`")
+    }
+}
+
+impl LimitsClass {
+    /// As manifests, the configuration and messages spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Interpreted => "interpreted",
+        }
+    }
 }
 
 /// What a plugin mints.
@@ -120,16 +142,6 @@ pub enum ConnectionKind {
     Http,
     /// The broker as an issuer of tokens.
     Jwt,
-}
-
-/// An SQL dialect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Dialect {
-    /// PostgreSQL.
-    Postgres,
-    /// MySQL and MariaDB.
-    Mysql,
 }
 
 /// A way of logging in.
@@ -199,7 +211,7 @@ pub enum ManifestError {
     Malformed(String),
     /// Another contract.
     #[error(
-        "speaks `{0}`: this broker speaks `{ABI}`, so use a plugin or a broker of a matching version"
+        "speaks `{0}`: this broker speaks `{ABI}` and earlier ones of `{ABI_TRACK}N`, so use an earlier plugin or a newer broker"
     )]
     Abi(String),
     /// More fields or join keys than a lease holds.
@@ -239,7 +251,7 @@ impl Manifest {
         }
         let manifest: Self = serde_json::from_slice(json)
             .map_err(|error| ManifestError::Malformed(error.to_string()))?;
-        if manifest.abi != ABI {
+        if !speaks(&manifest.abi) {
             return Err(ManifestError::Abi(manifest.abi));
         }
         let fields = manifest.credential.fields.len();
@@ -266,6 +278,22 @@ impl Manifest {
     /// Whether it asks for a connection of this kind.
     pub fn wants(&self, kind: ConnectionKind) -> bool {
         self.connections.values().any(|request| request.kind == kind)
+    }
+}
+
+/// Whether a plugin of this contract runs here: the same one, or an earlier minor of its track.
+/// A minor only adds to the contract, so what an earlier plugin calls is still there; what a
+/// later one calls may not be.
+fn speaks(abi: &str) -> bool {
+    let minor = |abi: &str| {
+        let minor = abi.strip_prefix(ABI_TRACK)?;
+        // `+1` and `01` parse as numbers too, but no contract is called so.
+        let number: u32 = minor.parse().ok()?;
+        (number.to_string() == minor).then_some(number)
+    };
+    match (minor(abi), minor(ABI)) {
+        (Some(theirs), Some(ours)) => theirs <= ours,
+        _ => false,
     }
 }
 
@@ -306,8 +334,11 @@ where
 /// The custom section's name.
 pub const SECTION: &str = "claviger:manifest";
 
-/// The contract that this host speaks.
+/// The contract that this host speaks, and with it every earlier minor of its track.
 pub const ABI: &str = "claviger:provider@0.1.0";
+
+/// What the contracts that this host speaks begin with.
+const ABI_TRACK: &str = "claviger:provider@0.1.";
 
 /// Two schemas with descriptions take a few KiB.
 const MANIFEST_BYTES_MAX: usize = 64 * 1024;
@@ -377,6 +408,24 @@ mod tests {
         assert!(
             Manifest::parse(twice.as_bytes()).unwrap_err().to_string().contains("listed twice")
         );
+    }
+
+    #[test]
+    fn speaks_its_own_contract_and_the_earlier_minors_of_its_track() {
+        for (abi, expect) in [
+            (ABI, true),
+            ("claviger:provider@0.1.0", true),
+            ("claviger:provider@0.1.99", false),
+            ("claviger:provider@0.1.00", false),
+            ("claviger:provider@0.1.+0", false),
+            ("claviger:provider@0.1.", false),
+            ("claviger:provider@0.2.0", false),
+            ("claviger:provider@0.1.0-rc.1", false),
+            ("claviger:providers@0.1.0", false),
+            ("", false),
+        ] {
+            assert_eq!(speaks(abi), expect, "{abi}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Observation<'a> {
     pub turn_wait: Duration,
     /// How much of that it waited for a connection of the pool.
     pub pool_wait: Duration,
+    /// For how long the plugin is quarantined because of this call, if it is.
+    pub quarantined_secs: Option<u64>,
 }
 
 /// A function that plugins export.

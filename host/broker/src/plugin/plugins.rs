@@ -6,21 +6,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use claviger_core::catalog;
 use claviger_core::intent::Intent;
 use claviger_core::issued::Issued;
 use claviger_core::lease::DueLease;
 use claviger_core::name::{BackendName, PluginName};
 use claviger_core::ports::{self, PluginError, PluginErrorKind};
+use data_encoding::HEXLOWER;
 use thiserror::Error;
 
 use super::admit::{self, AdmitError, Loaded};
 use super::backend::{Backend, BackendError, PROBLEMS_MAX};
+use super::cache::ComponentCache;
+use super::components::Components;
 use super::engine::{EngineError, Sandbox};
 use super::link::{Grant, Grants};
 use super::manifest::{ConnectionKind, Manifest};
 use super::observe::Observe;
 use super::request::{IssueRequest, RevokeRequest};
 use super::run::{Answer, Run, Task};
+use super::signature::SignatureState;
 use super::spec::{BackendSpec, Limits, PluginSpec};
 use crate::issuer::Issuer;
 
@@ -28,9 +33,34 @@ use crate::issuer::Issuer;
 pub struct Plugins {
     sandbox: Arc<Sandbox>,
     plugins: BTreeMap<PluginName, Arc<Loaded>>,
-    backends: BTreeMap<BackendName, (Arc<Loaded>, Arc<Backend>)>,
+    backends: BTreeMap<BackendName, Ready>,
+    /// Backends that a reload removed or gave to another version of their plugin. No policy
+    /// snapshot grants them any more; what they minted can still be revoked, and what was
+    /// permitted on them before the reload is still minted by the code that was permitted.
+    earlier: BTreeMap<BackendName, Ready>,
     observe: Observe,
     issuer: Option<Arc<Issuer>>,
+}
+
+type Ready = (Arc<Loaded>, Arc<Backend>);
+
+/// What operators see of a plugin.
+#[derive(Clone, Debug)]
+pub struct PluginInfo {
+    /// Its name in the configuration.
+    pub name: PluginName,
+    /// Its manifest.
+    pub manifest: Arc<Manifest>,
+    /// SHA-256 of its bytes.
+    pub sha256: [u8; 32],
+    /// What is known of who made it.
+    pub signature: SignatureState,
+    /// The backends that use it.
+    pub backends: Vec<BackendName>,
+    /// How long it is still quarantined.
+    pub quarantined_secs: Option<u64>,
+    /// How often it trapped since the broker started.
+    pub traps: u64,
 }
 
 /// What the plugins share.
@@ -39,6 +69,8 @@ pub struct PluginsOptions {
     pub intent_timeout: Duration,
     /// Told about every call.
     pub observer: Observe,
+    /// Where compiled components are kept; without it they are compiled at each load.
+    pub cache: Option<ComponentCache>,
     /// Signs tokens, for connections of that kind.
     pub issuer: Option<Arc<Issuer>>,
 }
@@ -92,9 +124,10 @@ impl Plugins {
     pub fn load(
         plugins: Vec<PluginSpec>,
         backends: Vec<BackendSpec>,
-        options: PluginsOptions,
+        mut options: PluginsOptions,
     ) -> Result<Self, Vec<LoadError>> {
-        let sandbox = Sandbox::start(Limits::within(options.intent_timeout));
+        let limits = Limits::within(options.intent_timeout);
+        let sandbox = Sandbox::start_with(limits, Components::new(options.cache.take()));
         let sandbox = sandbox.map_err(|error| vec![error.into()])?;
         Self::load_on(sandbox, plugins, backends, options)
     }
@@ -106,14 +139,39 @@ impl Plugins {
         backends: Vec<BackendSpec>,
         options: impl Into<PluginsOptions>,
     ) -> Result<Self, Vec<LoadError>> {
-        let mut errors = Vec::new();
         let PluginsOptions { observer: observe, issuer, .. } = options.into();
-        let (none, nothing) = (BTreeMap::new(), BTreeMap::new());
-        let mut loaded = Self { sandbox, plugins: none, backends: nothing, observe, issuer };
+        let empty = Self {
+            sandbox,
+            plugins: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            earlier: BTreeMap::new(),
+            observe,
+            issuer,
+        };
+        empty.load_again(plugins, backends)
+    }
+
+    /// What these become with another configuration, on the same sandbox. Plugins of the same
+    /// bytes are not compiled again and keep their quarantine; connections are opened anew, with
+    /// the secrets of `backends`. Loads everything or nothing; `self` is as it was either way.
+    pub fn load_again(
+        &self,
+        plugins: Vec<PluginSpec>,
+        backends: Vec<BackendSpec>,
+    ) -> Result<Self, Vec<LoadError>> {
+        let mut errors = Vec::new();
+        let mut loaded = Self {
+            sandbox: Arc::clone(&self.sandbox),
+            plugins: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            earlier: BTreeMap::new(),
+            observe: Arc::clone(&self.observe),
+            issuer: self.issuer.clone(),
+        };
         let configured: BTreeSet<_> = plugins.iter().map(|spec| spec.name.clone()).collect();
         for spec in plugins {
-            match loaded.admit(&spec, &backends) {
-                Ok(plugin) => drop(loaded.plugins.insert(spec.name, Arc::new(plugin))),
+            match self.admit(&spec, &backends) {
+                Ok(plugin) => drop(loaded.plugins.insert(spec.name, plugin)),
                 Err(error) => {
                     errors.push(LoadError::Plugin { plugin: spec.name, path: spec.path, error });
                 }
@@ -129,7 +187,23 @@ impl Plugins {
                 }
             }
         }
-        if errors.is_empty() { Ok(loaded) } else { Err(errors) }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        loaded.earlier = self.left_behind(&loaded);
+        loaded.sandbox.components.tidy();
+        Ok(loaded)
+    }
+
+    /// The backends that `new` does not have, or has with other code.
+    fn left_behind(&self, new: &Self) -> BTreeMap<BackendName, Ready> {
+        let kept = |name: &BackendName, (plugin, _): &Ready| {
+            new.backends.get(name).is_some_and(|(newer, _)| newer.sha256 == plugin.sha256)
+        };
+        let mut left = self.earlier.clone();
+        left.extend(self.backends.iter().map(|(name, ready)| (name.clone(), ready.clone())));
+        left.retain(|name, ready| !kept(name, ready));
+        left
     }
 
     /// A loaded plugin's manifest, and SHA-256 of the bytes that it is part of.
@@ -137,8 +211,41 @@ impl Plugins {
         self.plugins.get(plugin).map(|loaded| (loaded.manifest.as_ref(), &loaded.sha256))
     }
 
-    fn admit(&self, spec: &PluginSpec, backends: &[BackendSpec]) -> Result<Loaded, AdmitError> {
-        let manifest = admit::inspect(spec)?;
+    /// The plugins as operators see them.
+    pub fn list(&self) -> Vec<PluginInfo> {
+        let backends_of = |plugin: &PluginName| {
+            let uses = self.backends.iter().filter(|(_, (used, _))| used.name == *plugin);
+            uses.map(|(backend, _)| backend.clone()).collect()
+        };
+        let info = |loaded: &Arc<Loaded>| PluginInfo {
+            name: loaded.name.clone(),
+            manifest: Arc::clone(&loaded.manifest),
+            sha256: loaded.sha256,
+            signature: loaded.signature.clone(),
+            backends: backends_of(&loaded.name),
+            quarantined_secs: loaded.quarantined_secs(),
+            traps: loaded.traps(),
+        };
+        self.plugins.values().map(info).collect()
+    }
+
+    /// Whether the plugin is quarantined; `None` if there is none of that name.
+    pub fn is_quarantined(&self, plugin: &PluginName) -> Option<bool> {
+        Some(self.plugins.get(plugin)?.quarantined_secs().is_some())
+    }
+
+    /// Lets the plugin work again at once; false if nothing kept it from it.
+    pub fn lift_quarantine(&self, plugin: &PluginName) -> bool {
+        self.plugins.get(plugin).is_some_and(|loaded| loaded.lift_quarantine())
+    }
+
+    fn admit(
+        &self,
+        spec: &PluginSpec,
+        backends: &[BackendSpec],
+    ) -> Result<Arc<Loaded>, AdmitError> {
+        let inspected = admit::inspect(spec)?;
+        let manifest = &inspected.manifest;
         let bound = backends.iter().any(|b| b.plugin == spec.name && !b.connections.is_empty());
         let grant = |kind| match (manifest.wants(kind), bound) {
             (false, _) => Grant::Unrequested,
@@ -150,7 +257,7 @@ impl Plugins {
             http: grant(ConnectionKind::Http),
             jwt: grant(ConnectionKind::Jwt),
         };
-        Loaded::admit(&self.sandbox, spec, manifest, grants)
+        Loaded::admit(&self.sandbox, (spec, inspected), grants, self.plugins.get(&spec.name))
     }
 
     /// Adds the backend of `spec`, or tells why not.
@@ -182,8 +289,8 @@ impl Plugins {
         Run { sandbox: &self.sandbox, loaded, backend, observe: &self.observe }
     }
 
-    fn backend(&self, name: &BackendName) -> Result<&(Arc<Loaded>, Arc<Backend>), PluginError> {
-        self.backends.get(name).ok_or_else(|| PluginError {
+    fn backend(&self, name: &BackendName) -> Result<&Ready, PluginError> {
+        self.backends.get(name).or_else(|| self.earlier.get(name)).ok_or_else(|| PluginError {
             plugin: name.as_str().to_owned(),
             kind: PluginErrorKind::NotLoaded,
             code: None,
@@ -193,13 +300,39 @@ impl Plugins {
         })
     }
 
+    /// The backend as it was permitted: of the code whose digest the decision knew. An intent may
+    /// become durable just before a reload and be minted just after it.
+    fn permitted(&self, permitted: &catalog::Backend) -> Result<&Ready, PluginError> {
+        let same = |ready: &&Ready| HEXLOWER.encode(&ready.0.sha256) == permitted.plugin_sha256;
+        let now = self.backends.get(&permitted.name).filter(same);
+        match now.or_else(|| self.earlier.get(&permitted.name).filter(same)) {
+            Some(ready) => Ok(ready),
+            None => Err(PluginError {
+                plugin: permitted.plugin.as_str().to_owned(),
+                kind: PluginErrorKind::NotLoaded,
+                code: None,
+                message: "it was replaced since the credential was permitted: ask again".to_owned(),
+                request_sent: false,
+                retry_after: None,
+            }),
+        }
+    }
+
     /// Mints what `request` describes on `backend`.
+    #[cfg(test)]
     pub(super) async fn mint(
         &self,
         backend: &BackendName,
         request: impl FnOnce(&str) -> IssueRequest,
     ) -> Result<Issued, PluginError> {
-        let (loaded, backend) = self.backend(backend)?;
+        self.mint_on(self.backend(backend)?, request).await
+    }
+
+    async fn mint_on(
+        &self,
+        (loaded, backend): &Ready,
+        request: impl FnOnce(&str) -> IssueRequest,
+    ) -> Result<Issued, PluginError> {
         let task = Task::Issue(request(&backend.settings));
         match self.run(loaded, Some(Arc::clone(backend))).perform(task).await? {
             Answer::Issued(issued) => Ok(issued),
@@ -241,7 +374,12 @@ impl LoadError {
 
 impl Default for PluginsOptions {
     fn default() -> Self {
-        Self { intent_timeout: Duration::from_secs(30), observer: Arc::new(|_| {}), issuer: None }
+        Self {
+            intent_timeout: Duration::from_secs(30),
+            observer: Arc::new(|_| {}),
+            cache: None,
+            issuer: None,
+        }
     }
 }
 
@@ -253,8 +391,8 @@ impl From<Observe> for PluginsOptions {
 
 impl ports::Plugins for Plugins {
     async fn issue(&self, intent: &Intent) -> Result<Issued, PluginError> {
-        let backend = &intent.permit().backend().name;
-        self.mint(backend, |settings| IssueRequest::new(intent, settings)).await
+        let ready = self.permitted(intent.permit().backend())?;
+        self.mint_on(ready, |settings| IssueRequest::new(intent, settings)).await
     }
 
     async fn revoke(&self, lease: &DueLease) -> Result<(), PluginError> {

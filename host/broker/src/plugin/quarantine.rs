@@ -9,6 +9,7 @@ pub struct Quarantine {
     traps: VecDeque<Instant>,
     until: Option<Instant>,
     times: u32,
+    trapped: u64,
 }
 
 impl Quarantine {
@@ -17,10 +18,23 @@ impl Quarantine {
         self.until?.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
+    /// How often the plugin trapped in all.
+    pub const fn traps(&self) -> u64 {
+        self.trapped
+    }
+
+    /// Lets the plugin work again at once, as if it had never trapped; false if it could.
+    pub fn lift(&mut self, now: Instant) -> bool {
+        let lifted = self.remaining(now).is_some();
+        *self = Self { trapped: self.trapped, ..Self::default() };
+        lifted
+    }
+
     /// Counts a trap; true if it was the one too many.
     pub fn trapped(&mut self, now: Instant) -> bool {
         self.traps.retain(|trap| now.duration_since(*trap) < WINDOW);
         self.traps.push_back(now);
+        self.trapped = self.trapped.saturating_add(1);
         if self.traps.len() < TRAPS_MAX {
             return false;
         }
@@ -70,5 +84,20 @@ mod tests {
         assert!(!quarantine.trapped(at(80)) && !quarantine.trapped(at(80)));
         assert!(quarantine.trapped(at(80)));
         assert_eq!(quarantine.remaining(at(80)), Some(Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn lifting_ends_it_at_once_and_forgives_what_led_to_it() {
+        let now = Instant::now();
+        let mut quarantine = Quarantine::default();
+        assert!(!quarantine.lift(now), "there was nothing to lift");
+        for _ in 0..3 {
+            quarantine.trapped(now);
+        }
+        assert!(quarantine.lift(now));
+        assert_eq!((quarantine.remaining(now), quarantine.traps()), (None, 3));
+        assert!(!quarantine.trapped(now) && !quarantine.trapped(now));
+        assert!(quarantine.trapped(now));
+        assert_eq!(quarantine.remaining(now), Some(FIRST_WAIT), "the wait is a short one again");
     }
 }

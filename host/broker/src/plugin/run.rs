@@ -85,6 +85,10 @@ impl Run<'_> {
             duration: began.elapsed(),
             turn_wait,
             pool_wait: progress.pool_wait(),
+            quarantined_secs: self
+                .loaded
+                .quarantined_secs()
+                .filter(|_| progress.led_to_quarantine()),
         });
         ended.map_err(|ended| self.error(ended, &progress))
     }
@@ -134,7 +138,7 @@ impl Run<'_> {
             Err(_) => Err(Ended::TimedOut),
         };
         match &ended {
-            Err(Ended::Broke(reason)) => self.count_trap(reason),
+            Err(Ended::Broke(reason)) => self.count_trap(reason, progress),
             Err(_) => {}
             Ok(_) => self.loaded.ended_well(),
         }
@@ -145,7 +149,8 @@ impl Run<'_> {
     /// dropped with it, so nothing that one request leaves in memory meets the next.
     fn store(&self, progress: Arc<Progress>, meter: &Arc<CpuMeter>, end: Instant) -> Store<Call> {
         let limits = &self.sandbox.limits;
-        let memory = Memory::new(limits.memory_bytes_max);
+        let share = limits.share(self.loaded.manifest.limits_class);
+        let memory = Memory::new(share.memory_bytes_max);
         let mut call = Call::new(self.loaded.name.clone(), self.backend.clone(), memory);
         call.progress = progress;
         call.host_end = end.checked_sub(limits.wall / ANSWER_SHARE).unwrap_or(end);
@@ -154,7 +159,7 @@ impl Run<'_> {
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
         store.set_max_component_handles(RESOURCES_MAX);
         store.set_epoch_deadline(1);
-        let (meter, most) = (Arc::clone(meter), limits.guest_cpu);
+        let (meter, most) = (Arc::clone(meter), share.guest_cpu);
         store.epoch_deadline_callback(move |_| {
             let overrun = meter.used() > most;
             // Making way at every tick keeps a busy guest from holding up its thread's others.
@@ -163,10 +168,11 @@ impl Run<'_> {
         store
     }
 
-    fn count_trap(&self, reason: &str) {
+    fn count_trap(&self, reason: &str, progress: &Progress) {
         let plugin = self.loaded.name.as_str();
         tracing::warn!({ plugin.name = plugin }, "plugin broke the sandbox: {reason}");
         if self.loaded.trapped() {
+            progress.quarantined();
             tracing::error!({ plugin.name = plugin }, "plugin quarantined: it keeps breaking");
         }
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use claviger_core::name::{BackendName, ConnectionName, PluginName};
 use zeroize::Zeroizing;
 
+use super::manifest::LimitsClass;
+use super::signature::Signing;
 use crate::egress::http::{HttpAuth, Reach};
 
 /// One plugin to load.
@@ -19,6 +21,17 @@ pub struct PluginSpec {
     pub bytes: Vec<u8>,
     /// What the bytes must hash to.
     pub sha256_pin: Option<[u8; 32]>,
+    /// What else must hold of it, and what it is granted.
+    pub terms: Terms,
+}
+
+/// What must hold of a plugin before it is loaded, and what it is granted.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// How it must be signed.
+    pub signing: Signing,
+    /// How much of the machine its calls may have at most.
+    pub limits: LimitsClass,
 }
 
 /// One backend: a plugin with settings, bound connections and scopes.
@@ -96,6 +109,15 @@ pub struct ClientAddress {
     pub port: Option<u16>,
 }
 
+/// The largest component of a class: the time to compile grows with the size. A Rust plugin takes
+/// 50 to 500 KB, an interpreter about ten megabytes.
+pub const fn component_bytes_max(class: LimitsClass) -> usize {
+    match class {
+        LimitsClass::Standard => 4 * 1024 * 1024,
+        LimitsClass::Interpreted => 32 * 1024 * 1024,
+    }
+}
+
 /// What one call may use, and how many run at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -108,13 +130,40 @@ pub struct Limits {
     /// From the start of the call to its end, waiting included. Must lie well below the intent
     /// timeout: see `nothing-after-the-deadline`.
     pub wall: Duration,
+    /// What calls of interpreted plugins have instead of the two above.
+    pub interpreted: Share,
     /// How many calls run at once. Each holds a slot of the pool; more calls wait.
     pub calls_max: u32,
     /// How long a call waits for its turn before it is refused.
     pub wait_max: Duration,
 }
 
+/// What a call has for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Over all linear memories of the call.
+    pub memory_bytes_max: usize,
+    /// Processor time inside the guest.
+    pub guest_cpu: Duration,
+}
+
 impl Limits {
+    /// What a call of a plugin of `class` has.
+    pub const fn share(&self, class: LimitsClass) -> Share {
+        match class {
+            LimitsClass::Standard => {
+                Share { memory_bytes_max: self.memory_bytes_max, guest_cpu: self.guest_cpu }
+            }
+            LimitsClass::Interpreted => self.interpreted,
+        }
+    }
+
+    /// What a slot of the pool must have room for. It is address space only: a slot reserves
+    /// 4 GiB of it in any case, and a call's own limit is enforced per call.
+    pub fn memory_bytes_max_of_any(&self) -> usize {
+        self.memory_bytes_max.max(self.interpreted.memory_bytes_max)
+    }
+
     /// The defaults, with calls ended by half of `intent_timeout` at the latest.
     pub fn within(intent_timeout: Duration) -> Self {
         let limits = Self::default();
@@ -128,6 +177,12 @@ impl Default for Limits {
             memory_bytes_max: 32 * 1024 * 1024,
             guest_cpu: Duration::from_millis(100),
             wall: Duration::from_secs(5),
+            // An interpreter's heap is tens of megabytes before the plugin runs, and starting
+            // it takes some 100 ms; two seconds leave the upstream most of the five of `wall`.
+            interpreted: Share {
+                memory_bytes_max: 256 * 1024 * 1024,
+                guest_cpu: Duration::from_secs(2),
+            },
             calls_max: 256,
             wait_max: Duration::from_secs(2),
         }

@@ -7,9 +7,13 @@
     reason = "a test may panic"
 )]
 
+mod abi;
 mod admission;
+mod again;
 mod hostile;
+mod http;
 mod isolation;
+mod mysql;
 mod postgres;
 mod revocation;
 
@@ -86,7 +90,13 @@ fn observer(seen: &Seen) -> Observe {
 fn plugin(component: &str) -> PluginSpec {
     let path = component_path(component);
     let bytes = std::fs::read(&path).unwrap();
-    PluginSpec { name: "plugin".parse().unwrap(), path, bytes, sha256_pin: None }
+    PluginSpec {
+        name: "plugin".parse().unwrap(),
+        path,
+        bytes,
+        sha256_pin: None,
+        terms: Terms::default(),
+    }
 }
 
 /// Where the components are: `CLAVIGER_PLUGINS`, or where `cargo xtask plugins` leaves them.

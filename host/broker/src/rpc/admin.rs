@@ -1,18 +1,24 @@
 //! The admin service, on the operators' own socket. Every act is an entry of the journal.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use claviger_core::journal::{Entry, Event, JournalSeq};
+use claviger_core::name::PluginName;
 use claviger_core::ports::{Clock, Journal, Policies, Ports};
+use claviger_core::time::Timestamp;
 use claviger_proto::v1;
 use claviger_proto::v1::admin_service_server::AdminService;
+use data_encoding::HEXLOWER;
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status};
 
 use super::{convert, status};
 use crate::authenticate;
 use crate::broker::Broker;
+use crate::configuration;
 use crate::journal::{EntryQuery, LeaseRow};
+use crate::plugin::{PluginInfo, SignatureState};
 use crate::policies::Reloaded;
 
 /// What operators call.
@@ -114,19 +120,70 @@ impl AdminService for Admin {
         request: Request<v1::ReloadRequest>,
     ) -> Result<Response<v1::ReloadResponse>, Status> {
         let uid = self.operator(&request)?;
-        self.record(uid, "reload of policies and prompt files".to_owned()).await?;
-        let reloaded = self
-            .broker
-            .policies
-            .reload(self.broker.journal(), self.broker.clock().now())
-            .await
-            .map_err(|error| status::of_journal(&error))?;
+        self.record(uid, "reload of configuration, policies and prompt files".to_owned()).await?;
+        let reloaded = configuration::reload(&self.broker).await;
+        let reloaded = reloaded.map_err(|error| status::of_journal(&error))?;
         let (loaded, problems) = match reloaded {
             Reloaded::Changed { problems } | Reloaded::Same { problems } => (true, problems),
             Reloaded::Refused { problems } => (false, problems),
         };
         let snapshot = self.broker.policies.current().digest().to_string();
         Ok(Response::new(v1::ReloadResponse { snapshot, problems, loaded }))
+    }
+
+    async fn list_plugins(
+        &self,
+        request: Request<v1::ListPluginsRequest>,
+    ) -> Result<Response<v1::ListPluginsResponse>, Status> {
+        self.operator(&request)?;
+        let now = self.broker.clock().now();
+        let plugins = self.broker.plugins.current().list();
+        let plugins = plugins.iter().map(|plugin| plugin_row(plugin, now)).collect();
+        Ok(Response::new(v1::ListPluginsResponse { plugins }))
+    }
+
+    async fn lift_quarantine(
+        &self,
+        request: Request<v1::LiftQuarantineRequest>,
+    ) -> Result<Response<v1::LiftQuarantineResponse>, Status> {
+        let uid = self.operator(&request)?;
+        let plugin: PluginName = request
+            .into_inner()
+            .plugin
+            .parse()
+            .map_err(|error| status::invalid("plugin", error))?;
+        let plugins = self.broker.plugins.current();
+        match plugins.is_quarantined(&plugin) {
+            None => {
+                let message = format!("there is no plugin `{plugin}`: see `claviger plugin list`");
+                return Err(status::precondition(message));
+            }
+            Some(false) => {
+                return Err(status::precondition(format!("plugin `{plugin}` is not quarantined")));
+            }
+            Some(true) => {}
+        }
+        self.record(uid, format!("lift of the quarantine of plugin `{plugin}`")).await?;
+        plugins.lift_quarantine(&plugin);
+        Ok(Response::new(v1::LiftQuarantineResponse {}))
+    }
+}
+
+fn plugin_row(plugin: &PluginInfo, now: Timestamp) -> v1::Plugin {
+    let until = |secs| convert::timestamp(now.after(Duration::from_secs(secs)));
+    v1::Plugin {
+        name: plugin.name.to_string(),
+        id: plugin.manifest.id.clone(),
+        version: plugin.manifest.version.clone(),
+        sha256: HEXLOWER.encode(&plugin.sha256),
+        signed_by: match &plugin.signature {
+            SignatureState::Signed(key) => key.clone(),
+            SignatureState::Unsigned => String::new(),
+        },
+        limits: plugin.manifest.limits_class.as_str().to_owned(),
+        backends: plugin.backends.iter().map(ToString::to_string).collect(),
+        quarantined_until: plugin.quarantined_secs.map(until),
+        traps: plugin.traps,
     }
 }
 

@@ -233,4 +233,26 @@ impl AdminService for Broker {
         let problems = vec!["roles/a.md:1:1: no".to_owned()];
         Ok(Response::new(ReloadResponse { snapshot: "ab".to_owned(), problems, loaded: false }))
     }
+
+    async fn list_plugins(
+        &self,
+        _request: Request<ListPluginsRequest>,
+    ) -> Result<Response<ListPluginsResponse>, Status> {
+        let plugin = Plugin {
+            name: "postgres".to_owned(),
+            id: "claviger.postgres".to_owned(),
+            backends: vec!["orders-db".to_owned()],
+            traps: 3,
+            ..Plugin::default()
+        };
+        Ok(Response::new(ListPluginsResponse { plugins: vec![plugin] }))
+    }
+
+    async fn lift_quarantine(
+        &self,
+        request: Request<LiftQuarantineRequest>,
+    ) -> Result<Response<LiftQuarantineResponse>, Status> {
+        self.hear(&request, &format!("lift {}", request.get_ref().plugin));
+        Ok(Response::new(LiftQuarantineResponse {}))
+    }
 }

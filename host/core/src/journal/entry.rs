@@ -99,6 +99,10 @@ pub enum Event {
     BrokerStopped,
     /// A configuration was loaded.
     ConfigurationLoaded,
+    /// A configuration was refused; the earlier one stays in force.
+    ConfigurationRefused,
+    /// A plugin broke the sandbox too often and is kept from work for a while.
+    PluginQuarantined,
     /// A policy snapshot (policies, roles, catalog) was loaded and decides from here on.
     PoliciesLoaded,
     /// A policy snapshot was refused; the earlier one goes on deciding.

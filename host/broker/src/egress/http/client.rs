@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming as Body;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -158,6 +158,7 @@ fn request(route: &Route, outgoing: Outgoing) -> Result<Request<Full<Bytes>>, Fa
     let malformed = |what: &str| {
         Failure::unsent(FailureKind::InvalidInput, format!("the request's {what} is malformed"))
     };
+    let empty = outgoing.body.is_empty();
     // The body is zeroed when the last part of hyper lets go of it.
     let mut request = Request::new(Full::new(Bytes::from_owner(outgoing.body)));
     *request.method_mut() = outgoing.method;
@@ -168,6 +169,10 @@ fn request(route: &Route, outgoing: Outgoing) -> Result<Request<Full<Bytes>>, Fa
     *request.headers_mut() = outgoing.headers;
     let host = HeaderValue::from_str(&route.authority()).map_err(|_| malformed("host"))?;
     request.headers_mut().insert(HOST, host);
+    // Some servers refuse a method that usually has a body when nothing tells its length.
+    if empty && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
+        request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     Ok(request)
 }
 
@@ -197,7 +202,7 @@ async fn read(response: Response<Body>, end: Instant) -> Result<Incoming, Failur
 
 /// A sender of both lengths may mean either one: what follows on its connection is not trusted.
 fn has_two_lengths(headers: &HeaderMap) -> bool {
-    let lengths = headers.get_all(http::header::CONTENT_LENGTH).iter().count();
+    let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
     let coded = headers.contains_key(http::header::TRANSFER_ENCODING);
     lengths + usize::from(coded) > 1
 }

@@ -5,9 +5,13 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::dialect::Dialect;
+
 /// A parsed address, such as `postgres://db.internal:5432/orders?sslmode=verify-full`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
+    /// Which dialect the server speaks.
+    pub dialect: Dialect,
     /// Where the server listens.
     pub endpoint: Endpoint,
     /// The server's port; for a unix socket, the number in its name.
@@ -23,7 +27,7 @@ pub struct Address {
 pub enum Endpoint {
     /// A host name or an IP address.
     Tcp(String),
-    /// The folder of a unix socket.
+    /// A unix socket: PostgreSQL's folder of it, MySQL's file.
     Unix(PathBuf),
 }
 
@@ -41,7 +45,7 @@ pub enum Transport {
 pub enum AddressError {
     /// Not of the form.
     #[error(
-        "`{0}` is not a database address: write `postgres://host:5432/database?sslmode=verify-full`"
+        "`{0}` is not a database address: write `postgres://host:5432/database?sslmode=verify-full` or `mysql://host:3306/database?sslmode=verify-full`"
     )]
     Malformed(String),
     /// Credentials inside the address.
@@ -51,7 +55,7 @@ pub enum AddressError {
     Credentials,
     /// A parameter that the broker does not pass on.
     #[error(
-        "the address has the parameter `{0}`: only `sslmode` and `host` (the folder of a unix socket) are known"
+        "the address has the parameter `{0}`: only `sslmode` and, for a unix socket, `host` (PostgreSQL: its folder) or `socket` (MySQL: the file) are known"
     )]
     Parameter(String),
     /// A way of protection that does not protect.
@@ -71,8 +75,8 @@ impl Address {
     /// Parses an address.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let malformed = || AddressError::Malformed(without_credentials(text));
-        let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
-        let (rest, query) = split(rest.ok_or_else(malformed)?, '?');
+        let (dialect, rest) = Dialect::of_address(text).ok_or_else(malformed)?;
+        let (rest, query) = split(rest, '?');
         let (authority, database) = rest.split_once('/').ok_or_else(malformed)?;
         if authority.contains('@') {
             return Err(AddressError::Credentials);
@@ -81,32 +85,34 @@ impl Address {
         if database.is_empty() || text.contains(['%', '#', '\0']) || database.contains('/') {
             return Err(malformed());
         }
-        let parameters = Parameters::parse(query)?;
+        let parameters = Parameters::parse(query, dialect)?;
         let (host, port) = host_and_port(authority).ok_or_else(malformed)?;
-        let endpoint = match (host, parameters.host) {
-            ("", Some(folder)) if folder.starts_with('/') => Endpoint::Unix(folder.into()),
+        let port = port.unwrap_or_else(|| dialect.port());
+        let endpoint = match (host, parameters.socket) {
+            ("", Some(path)) if path.starts_with('/') => Endpoint::Unix(path.into()),
             (host, None) if !host.is_empty() => Endpoint::Tcp(host.to_owned()),
             _ => return Err(malformed()),
         };
         let transport = transport(parameters.sslmode, &endpoint)?;
-        Ok(Self { endpoint, port, database: database.to_owned(), transport })
+        Ok(Self { dialect, endpoint, port, database: database.to_owned(), transport })
     }
 }
 
 #[derive(Default)]
 struct Parameters<'a> {
     sslmode: Option<&'a str>,
-    host: Option<&'a str>,
+    /// The unix socket, under the name that the dialect's own clients use.
+    socket: Option<&'a str>,
 }
 
 impl<'a> Parameters<'a> {
-    fn parse(query: &'a str) -> Result<Self, AddressError> {
+    fn parse(query: &'a str, dialect: Dialect) -> Result<Self, AddressError> {
         let mut parameters = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = split(pair, '=');
-            let slot = match key {
-                "sslmode" => &mut parameters.sslmode,
-                "host" => &mut parameters.host,
+            let slot = match (key, dialect) {
+                ("sslmode", _) => &mut parameters.sslmode,
+                ("host", Dialect::Postgres) | ("socket", Dialect::Mysql) => &mut parameters.socket,
                 _ => return Err(AddressError::Parameter(key.to_owned())),
             };
             if slot.replace(value).is_some() {
@@ -132,7 +138,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-fn host_and_port(authority: &str) -> Option<(&str, u16)> {
+fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']')?;
@@ -142,9 +148,9 @@ fn host_and_port(authority: &str) -> Option<(&str, u16)> {
         None => split(authority, ':'),
     };
     if port.is_empty() && !authority.ends_with(':') {
-        return Some((host, PORT_DEFAULT));
+        return Some((host, None));
     }
-    Some((host, port.parse().ok()?))
+    Some((host, Some(port.parse().ok()?)))
 }
 
 fn split(text: &str, at: char) -> (&str, &str) {
@@ -156,15 +162,14 @@ fn without_credentials(text: &str) -> String {
     text.rsplit_once('@').map_or(text, |(_, rest)| rest).to_owned()
 }
 
-const PORT_DEFAULT: u16 = 5432;
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
     fn check(text: &str, endpoint: Endpoint, port: u16, transport: Transport) {
-        let expected = Address { endpoint, port, database: "db".to_owned(), transport };
+        let dialect = if text.starts_with("postgres") { Dialect::Postgres } else { Dialect::Mysql };
+        let expected = Address { dialect, endpoint, port, database: "db".to_owned(), transport };
         assert_eq!(Address::parse(text), Ok(expected), "{text}");
     }
 
@@ -179,6 +184,10 @@ mod tests {
         check("postgres://127.1.2.3/db?sslmode=disable", tcp("127.1.2.3"), 5432, Transport::Plain);
         check("postgres:///db?host=/run/postgresql", unix(), 5432, Transport::Plain);
         check("postgres://:6/db?host=/run/postgresql", unix(), 6, Transport::Plain);
+        let socket = Endpoint::Unix("/run/mysqld/mysqld.sock".into());
+        check("mysql://db.internal/db?sslmode=verify-full", tcp("db.internal"), 3306, tls);
+        check("mariadb://[::1]:1/db?sslmode=disable", tcp("::1"), 1, Transport::Plain);
+        check("mysql:///db?socket=/run/mysqld/mysqld.sock", socket, 3306, Transport::Plain);
     }
 
     #[test]
@@ -194,7 +203,11 @@ mod tests {
             ("postgres://db?sslmode=verify-full", "not a database address"),
             ("postgres://db:99999/x?sslmode=verify-full", "not a database address"),
             ("postgres://d%62/x?sslmode=verify-full", "not a database address"),
-            ("mysql://db/x", "not a database address"),
+            ("mysql://db/x", "add `?sslmode=verify-full`"),
+            ("mysql://db/x?sslmode=disable", "unix sockets and loopback"),
+            ("mysql:///x?host=/run/mysqld", "`host`"),
+            ("postgres:///x?socket=/run/postgresql", "`socket`"),
+            ("oracle://db/x?sslmode=verify-full", "not a database address"),
         ];
         for (text, sentence) in cases {
             let error = Address::parse(text).unwrap_err().to_string();
@@ -204,7 +217,7 @@ mod tests {
 
     #[test]
     fn does_not_repeat_a_password() {
-        let error = Address::parse("mysql://u:hunter2@db/x").unwrap_err().to_string();
+        let error = Address::parse("oracle://u:hunter2@db/x").unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
     }
 }

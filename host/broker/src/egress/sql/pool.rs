@@ -11,8 +11,9 @@ use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::address::{Address, Endpoint, Transport};
-use super::failure;
+use super::dialect::Dialect;
 use super::session::Session;
+use super::{failure, mysql, postgres};
 use crate::egress::redact::SharedSecret;
 use crate::egress::tls::{self, TlsError};
 use crate::egress::{Failure, FailureKind};
@@ -40,8 +41,13 @@ pub struct Login {
 
 /// A bounded pool of connections.
 pub struct Pool {
-    pool: deadpool_postgres::Pool,
+    connections: Connections,
     database: String,
+}
+
+enum Connections {
+    Postgres(deadpool_postgres::Pool),
+    Mysql(mysql::Pool),
 }
 
 /// Why no pool could be made.
@@ -58,35 +64,26 @@ pub enum OpenError {
 impl Pool {
     /// A pool that has not connected yet.
     pub fn new(spec: &PoolSpec) -> Result<Self, OpenError> {
-        let config = config(spec);
-        let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = match spec.address.transport {
-            Transport::Plain => Manager::from_config(config, NoTls, manager_config),
-            Transport::VerifiedTls => {
-                let tls = MakeRustlsConnect::new(tls::client(spec.ca_file.as_deref(), None)?);
-                Manager::from_config(config, tls, manager_config)
-            }
+        let connections = match spec.address.dialect {
+            Dialect::Postgres => Connections::Postgres(postgres_pool(spec)?),
+            Dialect::Mysql => Connections::Mysql(mysql_pool(spec)?),
         };
-        let pool = deadpool_postgres::Pool::builder(manager)
-            .max_size(spec.connections_max)
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| OpenError::Pool(error.to_string()))?;
-        Ok(Self { pool, database: spec.address.database.clone() })
+        Ok(Self { connections, database: spec.address.database.clone() })
     }
 
     /// Lends a connection, waiting for a free one until `deadline`.
     pub async fn lend(&self, deadline: Instant) -> Result<Session, Failure> {
-        let most = Some(deadline.saturating_duration_since(Instant::now()));
-        let timeouts = Timeouts { wait: most, create: most, recycle: most };
-        match self.pool.timeout_get(&timeouts).await {
-            Ok(object) => Ok(Session::new(object)),
-            Err(PoolError::Backend(error)) => Err(failure::of_connect(&error)),
-            Err(PoolError::Timeout(deadpool_postgres::TimeoutType::Wait)) => Err(self.busy()),
-            Err(PoolError::Timeout(_)) => {
-                Err(Failure::unsent(FailureKind::Timeout, "the database did not answer in time"))
-            }
-            Err(error) => Err(Failure::unsent(FailureKind::Unavailable, error.to_string())),
+        match &self.connections {
+            Connections::Postgres(pool) => lend_postgres(pool, deadline).await,
+            Connections::Mysql(pool) => pool.lend(deadline).await.map(Session::Mysql),
+        }
+    }
+
+    /// Which dialect the sessions speak.
+    pub const fn dialect(&self) -> Dialect {
+        match self.connections {
+            Connections::Postgres(_) => Dialect::Postgres,
+            Connections::Mysql(_) => Dialect::Mysql,
         }
     }
 
@@ -94,12 +91,60 @@ impl Pool {
     pub fn database(&self) -> &str {
         &self.database
     }
+}
 
-    fn busy(&self) -> Failure {
-        let most = self.pool.status().max_size;
-        let message = format!("all {most} connections to the database are in use: try again");
-        Failure::unsent(FailureKind::RateLimited, message)
+/// What a caller is told when it has waited for a connection in vain.
+pub(super) fn busy(connections_max: usize) -> Failure {
+    let message =
+        format!("all {connections_max} connections to the database are in use: try again");
+    Failure::unsent(FailureKind::RateLimited, message)
+}
+
+/// What a caller is told when no connection was there in time.
+pub(super) fn no_connection_in_time() -> Failure {
+    Failure::unsent(FailureKind::Timeout, "the database did not answer in time")
+}
+
+fn postgres_pool(spec: &PoolSpec) -> Result<deadpool_postgres::Pool, OpenError> {
+    let config = config(spec);
+    let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = match spec.address.transport {
+        Transport::Plain => Manager::from_config(config, NoTls, manager_config),
+        Transport::VerifiedTls => {
+            let tls = MakeRustlsConnect::new(tls::client(spec.ca_file.as_deref(), None)?);
+            Manager::from_config(config, tls, manager_config)
+        }
+    };
+    deadpool_postgres::Pool::builder(manager)
+        .max_size(spec.connections_max)
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| OpenError::Pool(error.to_string()))
+}
+
+async fn lend_postgres(
+    pool: &deadpool_postgres::Pool,
+    deadline: Instant,
+) -> Result<Session, Failure> {
+    let most = Some(deadline.saturating_duration_since(Instant::now()));
+    let timeouts = Timeouts { wait: most, create: most, recycle: most };
+    match pool.timeout_get(&timeouts).await {
+        Ok(object) => Ok(Session::Postgres(postgres::Session::new(object))),
+        Err(PoolError::Backend(error)) => Err(failure::of_connect(&error)),
+        Err(PoolError::Timeout(deadpool_postgres::TimeoutType::Wait)) => {
+            Err(busy(pool.status().max_size))
+        }
+        Err(PoolError::Timeout(_)) => Err(no_connection_in_time()),
+        Err(error) => Err(Failure::unsent(FailureKind::Unavailable, error.to_string())),
     }
+}
+
+fn mysql_pool(spec: &PoolSpec) -> Result<mysql::Pool, OpenError> {
+    let trusted = match spec.address.transport {
+        Transport::Plain => None,
+        Transport::VerifiedTls => Some(tls::authorities(spec.ca_file.as_deref())?),
+    };
+    Ok(mysql::Pool::new(&spec.address, &spec.login, trusted, spec.connections_max))
 }
 
 fn config(spec: &PoolSpec) -> Config {
@@ -123,10 +168,10 @@ fn config(spec: &PoolSpec) -> Config {
     config
 }
 
-/// What every connection starts with and returns to. The quoting of literals depends on the
-/// first; the timeouts are an upper bound, and each statement lowers them (see `session`).
+/// What every PostgreSQL connection starts with and returns to. The quoting of literals depends
+/// on the first; the timeouts are an upper bound, and each statement lowers them (see `postgres`).
 const SESSION_OPTIONS: &str = "-c standard_conforming_strings=on -c statement_timeout=5000 \
      -c lock_timeout=5000 -c idle_in_transaction_session_timeout=10000";
 
 /// A server that does not accept within a call's whole time will not help that call.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,25 +1,20 @@
-//! One connection lent for one call: runs statements within the call's deadline, and returns to
-//! the pool only if the server has answered everything.
+//! One connection lent for one call, whatever the dialect, and the rows that it reads.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use deadpool_postgres::Object;
-use tokio::time::{Instant, timeout_at};
-use tokio_postgres::{Error, SimpleQueryMessage, SimpleQueryRow, SimpleQueryStream};
-use tokio_stream::StreamExt;
+use tokio::time::Instant;
 
-use super::failure;
 use super::statement::Rendered;
+use super::{mysql, postgres};
 use crate::egress::{Failure, FailureKind};
 
 /// A lent connection.
-pub struct Session {
-    connection: Option<Object>,
-    /// Whether it has been reset for this call.
-    reset: bool,
-    /// Whether the server owes an answer; then the connection is closed instead of returned.
-    owed: bool,
+pub enum Session {
+    /// To PostgreSQL.
+    Postgres(postgres::Session),
+    /// To MySQL or MariaDB.
+    Mysql(mysql::Session),
 }
 
 /// The rows of one query.
@@ -35,10 +30,6 @@ pub struct Rows {
 }
 
 impl Session {
-    pub(super) const fn new(connection: Object) -> Self {
-        Self { connection: Some(connection), reset: false, owed: false }
-    }
-
     /// Runs one statement and tells how many rows it touched.
     pub async fn execute(&mut self, sql: &Rendered, end: Instant) -> Result<u64, Failure> {
         self.query(sql, end).await.map(|rows| rows.touched)
@@ -46,118 +37,28 @@ impl Session {
 
     /// Runs one query.
     pub async fn query(&mut self, sql: &Rendered, end: Instant) -> Result<Rows, Failure> {
-        let mut replies = self.run(&[sql.as_str()], end).await?;
-        replies.pop().unwrap_or_else(|| Ok(Rows::default()))
+        match self {
+            Self::Postgres(session) => session.query(sql, end).await,
+            Self::Mysql(session) => session.query(sql, end).await,
+        }
     }
 
     /// Runs the statements in one transaction.
-    ///
-    /// Each is its own message, so that no statement can swallow the next one's beginning; all
-    /// are sent before the first answer is read. After an error the server refuses the rest and
-    /// turns `COMMIT` into a rollback.
     pub async fn transaction(&mut self, all: &[Rendered], end: Instant) -> Result<(), Failure> {
-        let in_time = in_time(end);
-        let mut messages = vec!["BEGIN"];
-        messages.extend(all.iter().map(Rendered::as_str));
-        messages.extend([in_time.as_str(), "COMMIT"]);
-        let replies = self.run(&messages, end).await?;
-        let first =
-            replies.into_iter().enumerate().find_map(|(at, reply)| Some((at, reply.err()?)));
-        match first {
-            None => Ok(()),
-            // After `BEGIN` and the statements comes the look at the clock.
-            Some((at, _)) if at == all.len() + 1 => Err(late()),
-            Some((_, failure)) => Err(failure),
+        match self {
+            Self::Postgres(session) => session.transaction(all, end).await,
+            Self::Mysql(session) => session.transaction(all, end).await,
         }
     }
-
-    /// INVARIANT (nothing-after-the-deadline): a statement must not take effect after its intent
-    /// has timed out, or the revoke worker could look before the credential exists and find
-    /// nothing to end. So the server itself ends each statement at the call's deadline
-    /// (`statement_timeout` covers waits for locks too), a transaction checks the time once more
-    /// before it commits, and the deadline of a call lies well before the intent timeout.
-    async fn run(&mut self, messages: &[&str], end: Instant) -> Result<Vec<Reply>, Failure> {
-        let settings = settings(end)?;
-        let prelude: &[&str] = if self.reset { &[&settings] } else { &[RESET, &settings] };
-        self.owed = true;
-        let answers = timeout_at(end, self.exchange(prelude, messages)).await;
-        let replies = answers.map_err(|_| late())??;
-        self.reset = true;
-        Ok(replies)
-    }
-
-    /// Sends every message, then reads every answer. Returns those to `messages`; the host's own
-    /// `prelude` must succeed.
-    async fn exchange(
-        &mut self,
-        prelude: &[&str],
-        messages: &[&str],
-    ) -> Result<Vec<Reply>, Failure> {
-        let Some(connection) = &self.connection else {
-            return Err(Failure::unsent(FailureKind::Unavailable, "the connection is closed"));
-        };
-        let mut streams = Vec::with_capacity(prelude.len() + messages.len());
-        for message in prelude.iter().chain(messages) {
-            let stream = connection.simple_query_raw(message).await;
-            streams.push(stream.map_err(|error| failure::of_statement(&error))?);
-        }
-        let mut replies = Vec::with_capacity(messages.len());
-        for (index, stream) in streams.into_iter().enumerate() {
-            match read(stream).await {
-                Err(Unread::TooMuch(failure)) => return Err(failure),
-                Err(Unread::Refused(_)) if index < prelude.len() => return Err(unclean()),
-                Err(Unread::Refused(error)) => replies.push(Err(failure::of_statement(&error))),
-                Ok(_) if index < prelude.len() => {}
-                Ok(rows) => replies.push(Ok(rows)),
-            }
-        }
-        self.owed = connection.is_closed();
-        Ok(replies)
-    }
-}
-
-/// What the server said to one message.
-type Reply = Result<Rows, Failure>;
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take().filter(|_| self.owed) {
-            // Dropping the client closes the socket; the pool opens another when it needs one.
-            drop(Object::take(connection));
-        }
-    }
-}
-
-enum Unread {
-    Refused(Error),
-    TooMuch(Failure),
-}
-
-async fn read(stream: SimpleQueryStream) -> Result<Rows, Unread> {
-    let mut stream = std::pin::pin!(stream);
-    let mut reply = Rows::default();
-    while let Some(message) = stream.next().await {
-        match message.map_err(Unread::Refused)? {
-            SimpleQueryMessage::RowDescription(columns) => {
-                reply.columns = columns.iter().map(|column| column.name().to_owned()).collect();
-            }
-            SimpleQueryMessage::Row(row) => reply.keep(&row)?,
-            SimpleQueryMessage::CommandComplete(touched) => reply.touched = touched,
-            _ => {}
-        }
-    }
-    Ok(reply)
 }
 
 impl Rows {
-    fn keep(&mut self, row: &SimpleQueryRow) -> Result<(), Unread> {
-        let values = (0..row.len()).map(|column| row.try_get(column).map(|v| v.map(str::to_owned)));
-        let values = values.collect::<Result<Vec<_>, _>>().map_err(Unread::Refused)?;
+    /// Keeps a row, unless the answer becomes too large.
+    pub(super) fn keep(&mut self, values: Vec<Option<String>>) -> Result<(), Failure> {
         let bytes = values.iter().flatten().map(String::len).sum::<usize>();
         self.bytes = self.bytes.saturating_add(bytes).saturating_add(values.len());
         if self.rows.len() >= ROWS_MAX || self.bytes > ROWS_BYTES_MAX {
-            let message = "the query returned more than 1,000 rows or 256 KiB: narrow it";
-            return Err(Unread::TooMuch(Failure::sent(FailureKind::InvalidInput, message)));
+            return Err(too_much());
         }
         self.rows.push_back(values);
         Ok(())
@@ -169,40 +70,23 @@ impl Rows {
     }
 }
 
-fn settings(end: Instant) -> Result<String, Failure> {
-    let millis = remaining(end).as_millis();
-    if millis == 0 {
-        let message = "the call's time is used up: nothing was sent";
-        return Err(Failure::unsent(FailureKind::Timeout, message));
-    }
-    Ok(format!("SET standard_conforming_strings = on; SET statement_timeout = {millis}"))
-}
-
-/// A statement that fails, by dividing by zero, if the transaction has run past `end`. Needs no
-/// rights and no language; compares the server's clock with itself only.
-fn in_time(end: Instant) -> String {
-    let millis = remaining(end).as_millis();
-    format!(
-        "SELECT 1 / (clock_timestamp() - transaction_timestamp() < interval '{millis} ms')::int"
-    )
-}
-
-fn remaining(end: Instant) -> Duration {
+pub(super) fn remaining(end: Instant) -> Duration {
     end.saturating_duration_since(Instant::now())
 }
 
-fn late() -> Failure {
+pub(super) fn late() -> Failure {
     Failure::sent(FailureKind::Timeout, "the database did not answer within the call's time")
 }
 
-fn unclean() -> Failure {
-    let message = "an earlier call left this connection unusable: it was closed, try again";
-    Failure::unsent(FailureKind::Unavailable, message)
+pub(super) fn time_is_up() -> Failure {
+    let message = "the call's time is used up: nothing was sent";
+    Failure::unsent(FailureKind::Timeout, message)
 }
 
-/// Undoes whatever an earlier call may have set: role, settings, temporary tables, locks. Fails
-/// inside a transaction that was left open, and the server then refuses all that follows.
-const RESET: &str = "DISCARD ALL";
+pub(super) fn too_much() -> Failure {
+    let message = "the query returned more than 1,000 rows or 256 KiB: narrow it";
+    Failure::sent(FailureKind::InvalidInput, message)
+}
 
 /// Documented in the plugin contract: plugins look things up, they do not read tables.
 const ROWS_MAX: usize = 1_000;

@@ -1,10 +1,12 @@
-//! The door for SQL against a real PostgreSQL.
+//! The door for SQL against a real PostgreSQL; MySQL has a file of its own.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a test may panic"
 )]
+
+mod mysql;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -40,7 +42,7 @@ fn soon() -> Instant {
 fn text(sql: &str) -> Rendered {
     let mut statement = Statement::default();
     statement.text(sql.to_owned());
-    statement.render().unwrap()
+    statement.render(Dialect::Postgres).unwrap()
 }
 
 async fn value(session: &mut Session, sql: &str) -> String {
@@ -227,7 +229,7 @@ async fn round_trip(literal: &str, ident: &str) -> Result<(String, String), Fail
     statement.literal(literal.to_owned());
     statement.text("AS".to_owned());
     statement.ident(ident.to_owned());
-    let sql = statement.render()?;
+    let sql = statement.render(Dialect::Postgres)?;
     let pool = pool(server(), server().password(), 1);
     let mut rows = pool.lend(soon()).await?.query(&sql, soon()).await?;
     let value = rows.next_page(1)[0][0].clone().unwrap();

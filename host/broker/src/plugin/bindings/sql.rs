@@ -10,9 +10,8 @@ use wasmtime::component::Resource;
 use super::generated::claviger::sql::sql::{Host, HostRows, HostSession, HostStatement};
 use super::generated::claviger::types::errors::Error;
 use crate::egress::redact::SharedSecret;
-use crate::egress::scram;
-use crate::egress::sql::{Rendered, Rows, Statement};
-use crate::egress::{Failure, FailureKind};
+use crate::egress::sql::{Dialect, Rendered, Rows, Statement};
+use crate::egress::{Failure, FailureKind, native, scram};
 use crate::plugin::call::{Call, OpenSession, SecretHandle};
 
 impl Host for Call {}
@@ -48,24 +47,18 @@ impl HostStatement for Call {
             Ok(iterations) => verifier(secret, iterations).await,
             Err(failure) => Err(failure),
         };
-        match outcome {
-            Ok(verifier) => {
-                self.redactor.learn(Arc::clone(&verifier));
-                self.table.get_mut(&statement)?.verifier(verifier);
-            }
-            Err(failure) => self.table.get_mut(&statement)?.spoil(failure),
-        }
-        Ok(())
+        self.add_verifier(&statement, Dialect::Postgres, outcome)
     }
 
     async fn mysql_native(
         &mut self,
         statement: Resource<Statement>,
-        _value: Resource<SecretHandle>,
+        value: Resource<SecretHandle>,
     ) -> Result<()> {
-        let failure = Failure::unsent(FailureKind::Unsupported, "not yet");
-        self.table.get_mut(&statement)?.spoil(failure);
-        Ok(())
+        let verifier = native::verifier(&self.table.get(&value)?.0).map(Arc::new);
+        let message = "`mysql-native` takes secrets that `generate` made: others could be searched";
+        let outcome = verifier.ok_or_else(|| Failure::unsent(FailureKind::InvalidInput, message));
+        self.add_verifier(&statement, Dialect::Mysql, outcome)
     }
 
     async fn drop(&mut self, statement: Resource<Statement>) -> Result<()> {
@@ -102,7 +95,7 @@ impl HostSession for Call {
         session: Resource<OpenSession>,
         statement: Resource<Statement>,
     ) -> Result<Result<u64, Error>> {
-        let outcome = match self.ready(&[statement])?.as_deref() {
+        let outcome = match self.ready(&session, &[statement])?.as_deref() {
             Ok([sql]) => {
                 let end = self.host_end;
                 self.table.get_mut(&session)?.session.execute(sql, end).await
@@ -118,7 +111,7 @@ impl HostSession for Call {
         session: Resource<OpenSession>,
         statements: Vec<Resource<Statement>>,
     ) -> Result<Result<(), Error>> {
-        let outcome = match self.ready(&statements)? {
+        let outcome = match self.ready(&session, &statements)? {
             Ok(all) => {
                 let end = self.host_end;
                 self.table.get_mut(&session)?.session.transaction(&all, end).await
@@ -133,7 +126,7 @@ impl HostSession for Call {
         session: Resource<OpenSession>,
         statement: Resource<Statement>,
     ) -> Result<Result<Resource<Rows>, Error>> {
-        let outcome = match self.ready(&[statement])?.as_deref() {
+        let outcome = match self.ready(&session, &[statement])?.as_deref() {
             Ok([sql]) => {
                 let end = self.host_end;
                 self.table.get_mut(&session)?.session.query(sql, end).await
@@ -193,17 +186,35 @@ impl Call {
         Ok(OpenSession { session: session?, connection })
     }
 
-    /// Renders the statements and counts them.
+    fn add_verifier(
+        &mut self,
+        statement: &Resource<Statement>,
+        dialect: Dialect,
+        verifier: Result<SharedSecret, Failure>,
+    ) -> Result<()> {
+        match verifier {
+            Ok(verifier) => {
+                self.redactor.learn(Arc::clone(&verifier));
+                self.table.get_mut(statement)?.verifier(dialect, verifier);
+            }
+            Err(failure) => self.table.get_mut(statement)?.spoil(failure),
+        }
+        Ok(())
+    }
+
+    /// Renders the statements for the session's dialect and counts them.
     fn ready(
         &mut self,
+        session: &Resource<OpenSession>,
         statements: &[Resource<Statement>],
     ) -> Result<Result<Vec<Rendered>, Failure>> {
         if let Err(failure) = self.spend_statements(statements.len()) {
             return Ok(Err(failure));
         }
+        let dialect = self.table.get(session)?.connection.pool.dialect();
         let mut rendered = Vec::with_capacity(statements.len());
         for statement in statements {
-            match self.table.get(statement)?.render() {
+            match self.table.get(statement)?.render(dialect) {
                 Ok(sql) => rendered.push(sql),
                 Err(failure) => return Ok(Err(failure)),
             }

@@ -13,7 +13,7 @@ use super::generated::claviger::types::errors::{Error, ErrorKind};
 use super::generated::claviger::types::secrets::Host as _;
 use super::*;
 use crate::plugin::call::Memory;
-use crate::plugin::manifest::ABI;
+use crate::plugin::manifest::{ABI, Dialect};
 
 fn call() -> Call {
     Call::new("plugin".parse().unwrap(), None, Memory::new(0))
@@ -55,7 +55,7 @@ async fn the_iterations_of_a_call_are_bounded_in_all() {
         let lent = Resource::new_borrow(statement.rep());
         let value = Resource::new_borrow(secret.rep());
         call.scram_sha256(lent, value, iterations).await.unwrap();
-        let rendered = call.table.get(&statement).unwrap().render();
+        let rendered = call.table.get(&statement).unwrap().render(Dialect::Postgres);
         assert_eq!(rendered.is_ok(), fits, "{used} + {iterations}");
     }
 }

@@ -1,0 +1,111 @@
+//! The configuration in force, and how another one takes its place while the broker runs: plugins,
+//! backends and teams by a swap, everything else at the next start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use claviger_core::journal::{Entry, Event};
+use claviger_core::policy::PolicySources;
+use claviger_core::ports::{Clock, Journal, JournalError, Ports};
+
+use crate::app::Mode;
+use crate::broker::Broker;
+use crate::config::{ConfigError, ConfigFile};
+use crate::load;
+use crate::plugin::Plugins;
+use crate::policies::{Reconfiguration, Reloaded, clipped};
+
+/// The configuration in force.
+pub struct Configuration {
+    mode: Mode,
+    /// As it was at the start: what a restart would change is what differs from it.
+    started: Arc<ConfigFile>,
+    current: ArcSwap<ConfigFile>,
+    /// One reload at a time: each begins with the plugins that the one before left.
+    reloading: tokio::sync::Mutex<()>,
+}
+
+/// What a configuration describes, loaded and checked, in force nowhere.
+struct Described {
+    file: ConfigFile,
+    plugins: Plugins,
+    fixed: PolicySources,
+}
+
+impl Configuration {
+    /// Begins with `file`, as the process did.
+    pub fn new(mode: Mode, file: Arc<ConfigFile>) -> Self {
+        let current = ArcSwap::new(Arc::clone(&file));
+        Self { mode, started: file, current, reloading: tokio::sync::Mutex::new(()) }
+    }
+
+    /// The files that the configuration consists of.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let file = self.current.load();
+        let mut files = load::plugin_files(&file);
+        files.push(file.path().to_owned());
+        files
+    }
+}
+
+/// Reads configuration, plugins, secrets, policies and prompt files again. A configuration with a
+/// problem changes nothing.
+pub async fn reload(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
+    let configuration = &broker.configuration;
+    let _one = configuration.reloading.lock().await;
+    let for_reading = Arc::clone(broker);
+    let described = tokio::task::spawn_blocking(move || describe(&for_reading)).await;
+    let Described { file, plugins, fixed } = match described {
+        Ok(Ok(described)) => described,
+        Ok(Err(problems)) => return refuse(broker, problems).await,
+        Err(panic) => return refuse(broker, vec![panic.to_string()]).await,
+    };
+    let waiting: Vec<_> = configuration
+        .started
+        .sections_changed(&file, &RELOADED)
+        .into_iter()
+        .map(|section| format!("`[{section}]` has changed: restart the broker to use it"))
+        .collect();
+    let mut entry = Entry::new(broker.clock().now(), Event::ConfigurationLoaded);
+    let what = format!("{} sha256 {}", file.path().display(), file.sha256());
+    entry.detail = Some(clipped(&[vec![what], waiting.clone()].concat()));
+    let swap = || {
+        broker.plugins.replace(plugins);
+        configuration.current.store(Arc::new(file));
+    };
+    let change = Reconfiguration { fixed, entry, swap };
+    let reloaded = broker.policies.reconfigure(broker.journal(), change).await?;
+    Ok(with(reloaded, waiting))
+}
+
+fn describe(broker: &Broker) -> Result<Described, Vec<String>> {
+    let sentences =
+        |problems: Vec<ConfigError>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let configuration = &broker.configuration;
+    let file = configuration.started.read_again().map_err(|problem| vec![problem.to_string()])?;
+    let current = broker.plugins.current();
+    let plugins = load::plugins_again(&file, configuration.mode, &current).map_err(sentences)?;
+    let fixed = load::fixed_sources(&file, &plugins).map_err(sentences)?;
+    Ok(Described { file, plugins, fixed })
+}
+
+async fn refuse(broker: &Broker, problems: Vec<String>) -> Result<Reloaded, JournalError> {
+    let mut entry = Entry::new(broker.clock().now(), Event::ConfigurationRefused);
+    entry.detail = Some(clipped(&problems));
+    broker.journal().record(entry).await?;
+    Ok(Reloaded::Refused { problems })
+}
+
+fn with(reloaded: Reloaded, waiting: Vec<String>) -> Reloaded {
+    let more = |problems: Vec<String>| [waiting.clone(), problems].concat();
+    match reloaded {
+        Reloaded::Changed { problems } => Reloaded::Changed { problems: more(problems) },
+        Reloaded::Same { problems } => Reloaded::Same { problems: more(problems) },
+        Reloaded::Refused { problems } => Reloaded::Refused { problems },
+    }
+}
+
+/// The sections that a reload puts in force. `signing` decides which plugins are loaded, so it
+/// goes with them.
+const RELOADED: [&str; 4] = ["plugins", "backends", "teams", "signing"];
