@@ -8,6 +8,7 @@
     reason = "a test that cannot set up its world must fail, and say why"
 )]
 
+pub mod aws;
 pub mod broker;
 pub mod client;
 pub mod contract;
@@ -17,5 +18,6 @@ pub mod poll;
 pub mod port;
 pub mod refusal;
 pub mod rpc;
+pub mod sts_double;
 pub mod token_api;
 pub mod world;

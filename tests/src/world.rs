@@ -174,6 +174,13 @@ pub fn program(name: &str) -> PathBuf {
     from_env("CLAVIGER_BIN", "../target/debug").join(name)
 }
 
+/// The stanza that loads the plugin of that name.
+pub fn plugin_stanza(name: &str) -> String {
+    let path = plugins().join(format!("{name}.wasm"));
+    let (sha256, path) = (sha256_of(&path), path.display());
+    format!("[plugins.{name}]\npath = \"{path}\"\nsha256 = \"{sha256}\"\n")
+}
+
 fn from_env(variable: &str, default: &str) -> PathBuf {
     let path = match std::env::var_os(variable) {
         Some(path) => PathBuf::from(path),

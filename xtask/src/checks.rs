@@ -10,7 +10,7 @@ use crate::step::{Step, probe};
 
 /// Prepares everything that the tests start, then runs them; `args` go to `cargo test`.
 pub fn test(paths: &Paths, args: &[String]) -> Result<()> {
-    setup::run(Mode::Install)?;
+    setup::run(paths, Mode::Install)?;
     plugins::build(paths)?;
     // The same targets as the tests, so that every dependency is compiled once: without the tests'
     // own dependencies cargo would choose other features for half of them.
@@ -23,6 +23,7 @@ pub fn test(paths: &Paths, args: &[String]) -> Result<()> {
         .args(args)
         .env("CLAVIGER_PLUGINS", &paths.plugins)
         .env("CLAVIGER_BIN", &paths.bin)
+        .env("CLAVIGER_TEST_TOOLS", &paths.test_tools)
         .go_on("run one test alone with `cargo xtask test <part of its name>`")
         .run()
 }

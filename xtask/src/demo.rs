@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use claviger_test_servers::Postgres;
+use claviger_test_servers::{Moto, Postgres, program};
 use serde_json::Value;
 
 use crate::paths::Paths;
@@ -17,7 +17,7 @@ use broker::Broker;
 
 /// Makes everything ready, then runs the tour.
 pub fn prepare_and_run(paths: &Paths) -> Result<()> {
-    setup::run(Mode::Install)?;
+    setup::run(paths, Mode::Install)?;
     crate::plugins::build_own(paths)?;
     Step::cargo("build the broker and the command line", &paths.root)
         .args(["build", "--workspace", "--bins"])
@@ -26,11 +26,12 @@ pub fn prepare_and_run(paths: &Paths) -> Result<()> {
 }
 
 fn run(paths: &Paths) -> Result<()> {
-    title("A PostgreSQL server with an orders table, and a broker beside it");
+    title("A PostgreSQL server, a stand-in for AWS (moto), and a broker beside them");
     let postgres = Postgres::start();
     database::prepare(&postgres);
-    let broker = Broker::start(paths, &postgres)?;
-    println!("The roles are three prompt files: xtask/demo/prompts/*.md");
+    let aws = Moto::start();
+    let broker = Broker::start(paths, &postgres, &aws)?;
+    println!("The roles are four prompt files: xtask/demo/prompts/*.md");
     println!("The policies are one Cedar file: xtask/demo/policies/demo.cedar");
 
     title("1. An agent whose prompt file declares `orders.read` gets a login of its own");
@@ -50,12 +51,18 @@ fn run(paths: &Paths) -> Result<()> {
     title("4. What a session holds dies with it, open connections too");
     open_connection_dies(&broker, &postgres)?;
 
-    title("5. The journal knew of everything before it existed, and nobody has changed it since");
+    title("5. On AWS too: a role session of 15 minutes, used by boto3 as it is");
+    let (python, script) = (program("python"), paths.root.join("xtask/demo/report.py"));
+    let (python, script) = (python.to_string_lossy(), script.to_string_lossy());
+    let report = ["run", "--role", "report-builder", "--grant", "aws/reports", "--"];
+    broker.show(&[&report[..], &[&python, &script, aws.url()]].concat(), Expect::Success)?;
+
+    title("6. The journal knew of everything before it existed, and nobody has changed it since");
     broker.show(&["audit", "query", "--last", "8"], Expect::Success)?;
     broker.show(&["audit", "verify"], Expect::Success)?;
 
     broker.stop()?;
-    drop(postgres);
+    drop((postgres, aws));
     println!("\nEverything that the demo started is stopped, and its files are removed.");
     Ok(())
 }

@@ -40,8 +40,8 @@ fn dispatch(args: &[String]) -> Result<()> {
             println!("{HELP}");
             Ok(())
         }
-        ("setup", []) => setup::run(Mode::Install),
-        ("setup", [print]) if print == "--print" => setup::run(Mode::Print),
+        ("setup", []) => setup::run(&paths, Mode::Install),
+        ("setup", [print]) if print == "--print" => setup::run(&paths, Mode::Print),
         ("plugins", []) => {
             plugins::build(&paths)?;
             javascript::build(&paths)
@@ -61,7 +61,8 @@ fn dispatch(args: &[String]) -> Result<()> {
 const HELP: &str = "\
 cargo xtask <command>
 
-  setup [--print]   make a fresh machine ready: the wasm target, PostgreSQL; --print only tells
+  setup [--print]   make a fresh machine ready: the wasm target, PostgreSQL, Python
+                    packages; --print only tells
   plugins           build the plugins to target/plugins/
   test [args…]      setup, plugins, binaries, then `cargo test --workspace [args…]`
   demo              setup, plugins, binaries, then the guided tour

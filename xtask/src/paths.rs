@@ -12,6 +12,8 @@ pub struct Paths {
     pub plugins: PathBuf,
     /// Where `clavigerd` and `claviger` are: `CLAVIGER_BIN`.
     pub bin: PathBuf,
+    /// Where the tests' own programs are: `CLAVIGER_TEST_TOOLS`.
+    pub test_tools: PathBuf,
 }
 
 impl Paths {
@@ -24,6 +26,11 @@ impl Paths {
         // A relative CARGO_TARGET_DIR counts from the folder in which cargo runs: the root, here.
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
         let target = root.join(target);
-        Ok(Self { plugins: target.join("plugins"), bin: target.join("debug"), root })
+        Ok(Self {
+            plugins: target.join("plugins"),
+            bin: target.join("debug"),
+            test_tools: target.join("test-tools"),
+            root,
+        })
     }
 }

@@ -1,12 +1,16 @@
-//! Makes a fresh machine ready for tests and demo. Installs from the distribution only, says what
-//! and why, and never touches a PostgreSQL or MariaDB that is there already.
+//! Makes a fresh machine ready for tests and demo. Installs from the distribution, and Python packages
+//! below `target/`; says what and why, and never touches a PostgreSQL or MariaDB that is there already.
+
+mod python;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::paths::Paths;
 use crate::step::{Step, probe};
+use python::Outcome;
 
 /// Whether to change the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,32 +22,38 @@ pub enum Mode {
 }
 
 /// Looks for what tests and demo need, and installs what is missing and can be installed.
-pub fn run(mode: Mode) -> Result<()> {
-    let missing: Vec<Need> = NEEDS.into_iter().filter(|need| !need.is_met()).collect();
-    if missing.is_empty() {
-        println!("xtask: set-up: everything is there, nothing to do");
-        return Ok(());
+pub fn run(paths: &Paths, mode: Mode) -> Result<()> {
+    let programs = install_programs(mode)?;
+    let packages = python::install(paths, mode)?;
+    if programs == Outcome::Unmet || packages == Outcome::Unmet {
+        bail!("something required is missing: run the commands above, then this one again");
     }
-    let mut unmet = false;
-    for need in missing {
+    println!("xtask: set-up: everything is there");
+    Ok(())
+}
+
+fn install_programs(mode: Mode) -> Result<Outcome> {
+    let mut outcome = Outcome::Met;
+    for need in NEEDS.into_iter().filter(|need| !need.is_met()) {
         println!("xtask: set-up: {} is missing; {}", need.name(), need.why());
         let remedy = need.remedy();
         match remedy {
             Remedy::Run(steps) if mode == Mode::Install => install(need, steps)?,
             Remedy::Run(steps) => {
-                unmet |= !need.is_optional();
+                if !need.is_optional() {
+                    outcome = Outcome::Unmet;
+                }
                 steps.iter().for_each(|step| println!("  {}", step.line()));
             }
             Remedy::Tell(lines) => {
-                unmet |= !need.is_optional();
+                if !need.is_optional() {
+                    outcome = Outcome::Unmet;
+                }
                 lines.iter().for_each(|line| println!("  {line}"));
             }
         }
     }
-    if unmet {
-        bail!("something required is missing: run the commands above, then this one again");
-    }
-    Ok(())
+    Ok(outcome)
 }
 
 /// Something that must be on the machine.
@@ -58,6 +68,7 @@ enum Need {
     MariadbServer,
     MariadbClient,
     Npm,
+    Python,
 }
 
 /// How to meet a need.
@@ -80,6 +91,7 @@ impl Need {
             Self::MariadbServer => "a MariaDB server, version 10.11 or newer",
             Self::MariadbClient => "the mariadb client",
             Self::Npm => "npm",
+            Self::Python => "Python 3.10 or newer with `venv`",
         }
     }
 
@@ -94,6 +106,7 @@ impl Need {
             Self::MariadbServer => "tests issue logins on a real one of their own",
             Self::MariadbClient => "tests log in with it, as an agent would",
             Self::Npm => "the plugin in JavaScript is built with it, and left out without it",
+            Self::Python => "a stand-in for AWS and the clients that use it are Python programs",
         }
     }
 
@@ -129,6 +142,7 @@ impl Need {
             }
             Self::MariadbClient => probe("mariadb", &["--version"]).is_some(),
             Self::Npm => probe("npm", &["--version"]).is_some(),
+            Self::Python => probe("python3", &["-c", PYTHON_PROBE]).is_some(),
         }
     }
 
@@ -160,6 +174,7 @@ impl Need {
             Self::MariadbServer => packages(&["mariadb-server-core"]),
             Self::MariadbClient => packages(&["mariadb-client"]),
             Self::Npm => packages(&["nodejs", "npm"]),
+            Self::Python => packages(&["python3", "python3-venv"]),
         }
     }
 }
@@ -257,7 +272,11 @@ const POSTGRES_LEAST: (u32, u32) = (15, 0);
 /// The oldest server that the MySQL plugin's tests have run on.
 const MARIADB_LEAST: (u32, u32) = (10, 11);
 
-const NEEDS: [Need; 8] = [
+/// Debian's `python3` has `venv` without what it needs to make an environment. The version is the
+/// oldest that moto runs on.
+const PYTHON_PROBE: &str = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))";
+
+const NEEDS: [Need; 10] = [
     Need::Rustc,
     Need::CCompiler,
     Need::CppCompiler,
@@ -267,6 +286,7 @@ const NEEDS: [Need; 8] = [
     Need::MariadbServer,
     Need::MariadbClient,
     Need::Npm,
+    Need::Python,
 ];
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub use bindings::claviger::types::secrets::Secret;
 pub use claviger_plugin_sdk_macros::Schema;
 pub use provider::{Config, Issue, Problem, Provider, Revoke};
 pub use schema::Schema;
-pub use time::rfc3339;
+pub use time::{rfc3339, unix_secs};
 
 /// Makes a component of a [`Provider`] and embeds its manifest, the file at the given path
 /// beside the plugin's `Cargo.toml`. The file is checked while the plugin is compiled. It leaves

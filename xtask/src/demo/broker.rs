@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use claviger_test_servers::Postgres;
+use claviger_test_servers::{Moto, Postgres};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -21,10 +21,10 @@ pub struct Broker {
 
 impl Broker {
     /// Starts it on the demo's prompt files and policies and waits until it serves.
-    pub fn start(paths: &Paths, postgres: &Postgres) -> Result<Self> {
+    pub fn start(paths: &Paths, postgres: &Postgres, aws: &Moto) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("claviger-demo-").tempdir()?;
         let config = folder.path().join("demo.toml");
-        std::fs::write(&config, configuration(paths, postgres))?;
+        std::fs::write(&config, configuration(paths, postgres) + &configuration_aws(paths, aws))?;
         let log = std::fs::File::create(folder.path().join("clavigerd.log"))?;
         let process = Command::new(paths.bin.join("clavigerd"))
             .arg("dev")
@@ -33,6 +33,8 @@ impl Broker {
             .arg("--dir")
             .arg(folder.path().join("state"))
             .env("CLAVIGER_DEMO_PASSWORD", database::PASSWORD)
+            .env("CLAVIGER_DEMO_AWS_ID", &aws.root_key().id)
+            .env("CLAVIGER_DEMO_AWS_KEY", &aws.root_key().secret)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -137,6 +139,36 @@ grant_role = "orders_readwrite"
         prompts = demo.join("prompts"),
         plugin = paths.plugins.join("postgres.wasm"),
         address = postgres.url(),
+    )
+}
+
+fn configuration_aws(paths: &Paths, aws: &Moto) -> String {
+    format!(
+        r#"
+[plugins.aws-sts]
+path = {plugin:?}
+[backends.aws]
+plugin = "aws-sts"
+[backends.aws.connections.sts]
+address = {address:?}
+methods = ["POST"]
+paths = ["/"]
+reach = ["loopback"]
+reads = ["/*/*/Credentials/AccessKeyId", "/*/*/Credentials/Expiration", "/*/*/AssumedRoleUser/Arn", "/ErrorResponse/Error/Code", "/ErrorResponse/Error/Message"]
+[backends.aws.connections.sts.auth.sigv4]
+access_key_id = "env:CLAVIGER_DEMO_AWS_ID"
+secret_access_key = "env:CLAVIGER_DEMO_AWS_KEY"
+region = "eu-central-1"
+service = "sts"
+[backends.aws.scopes.reports]
+authorization = "aws.reports.read"
+role_arn = "arn:aws:iam::123456789012:role/reports"
+region = "eu-central-1"
+[backends.aws.scopes.reports.policy]
+Statement = [{{ Effect = "Allow", Action = ["s3:GetObject"], Resource = ["arn:aws:s3:::reports/*"] }}]
+"#,
+        plugin = paths.plugins.join("aws-sts.wasm"),
+        address = aws.url(),
     )
 }
 

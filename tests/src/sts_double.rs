@@ -1,0 +1,216 @@
+//! A double of AWS STS in front of moto: records every request, enforces what moto does not, and
+//! lets moto issue the sessions.
+//!
+//! - The double's: the rules of `rules.rs` on what a request may say; that a web identity token
+//!   is signed by an issuer that the role trusts (`identity.rs`); refusals that a test orders.
+//! - moto's: who signed the request, whether that user may assume the role and the role trusts
+//!   the user; the credentials, and that they work where the role's policy allows.
+//!   Its errors are brought into the form that AWS documents.
+//! - Nobody's: session policies and tags have no effect on what the credentials may do.
+
+mod identity;
+mod rules;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use claviger_test_servers::{AccessKey, Moto};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+pub use identity::Trust;
+
+/// A running double. It stops with the process of the test.
+pub struct StsDouble {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+/// One request as it came in, the authentication left out.
+#[derive(Clone, Debug, Default)]
+pub struct Recorded {
+    /// The form's fields, without the token.
+    pub fields: BTreeMap<String, String>,
+    /// The id of the access key that signed it, if one did.
+    pub signed_by: Option<String>,
+    /// The claims of its web identity token, if it had one that is valid.
+    pub claims: serde_json::Value,
+}
+
+/// A refusal as AWS writes it.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// Such as `Throttling`.
+    pub code: &'static str,
+    /// A sentence.
+    pub message: String,
+    /// The header `retry-after`, in seconds.
+    pub retry_after_secs: Option<u32>,
+}
+
+struct Shared {
+    moto: String,
+    key: AccessKey,
+    client: Client<HttpConnector, Body>,
+    state: Mutex<Ordered>,
+}
+
+#[derive(Default)]
+struct Ordered {
+    requests: Vec<Recorded>,
+    refusals: VecDeque<Refusal>,
+    trusts: Vec<Trust>,
+}
+
+impl StsDouble {
+    /// Starts one in front of `moto`, in a thread of its own: tests block theirs.
+    pub fn start(moto: &Moto) -> Self {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let shared = Arc::new(Shared {
+            moto: moto.url().to_owned(),
+            key: moto.double_key().clone(),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            state: Mutex::default(),
+        });
+        let double = Self { address: listener.local_addr().unwrap(), shared: Arc::clone(&shared) };
+        std::thread::spawn(move || serve(listener, shared));
+        double
+    }
+
+    /// Such as `http://127.0.0.1:40451`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Every request so far.
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.shared.state.lock().unwrap().requests.clone()
+    }
+
+    /// Refuses the next request.
+    pub fn refuse_next(&self, refusal: Refusal) {
+        self.shared.state.lock().unwrap().refusals.push_back(refusal);
+    }
+
+    /// Lets a role trust an issuer of tokens, as an IAM identity provider and a trust policy do.
+    pub fn trust(&self, trust: Trust) {
+        self.shared.state.lock().unwrap().trusts.push(trust);
+    }
+}
+
+impl Refusal {
+    fn sender(code: &'static str, message: impl Into<String>) -> Self {
+        Self { status: 400, code, message: message.into(), retry_after_secs: None }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (code, message) = (self.code, self.message.replace('&', "&amp;").replace('<', "&lt;"));
+        let xml = format!(
+            "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\n  <Error>\n    \
+             <Type>Sender</Type>\n    <Code>{code}</Code>\n    <Message>{message}</Message>\n  \
+             </Error>\n  <RequestId>4f6c1d2e-double</RequestId>\n</ErrorResponse>\n"
+        );
+        let status = StatusCode::from_u16(self.status).unwrap();
+        let mut response = (status, [(header::CONTENT_TYPE, "text/xml")], xml).into_response();
+        if let Some(secs) = self.retry_after_secs {
+            response.headers_mut().insert(header::RETRY_AFTER, secs.into());
+        }
+        response
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    axum::serve(listener, Router::new().fallback(answer).with_state(shared)).await.unwrap();
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let body = to_bytes(body, BODY_BYTES_MAX).await.unwrap();
+    let mut fields: BTreeMap<String, String> =
+        url::form_urlencoded::parse(&body).into_owned().collect();
+    let token = fields.remove("WebIdentityToken");
+    let signed_by = signer(&parts);
+    let mut recorded = Recorded { fields, signed_by, ..Recorded::default() };
+    let checked = check(&shared, &mut recorded, token.as_deref()).await;
+    shared.state.lock().unwrap().requests.push(recorded.clone());
+    if let Err(refusal) = checked {
+        return refusal.into_response();
+    }
+    if recorded.signed_by.is_none() {
+        identity::sign(&mut parts, &body, &shared.key, &shared.moto);
+    }
+    forward(&shared, parts, body).await
+}
+
+async fn check(
+    shared: &Shared,
+    recorded: &mut Recorded,
+    token: Option<&str>,
+) -> Result<(), Refusal> {
+    let (ordered, trusts) = {
+        let mut state = shared.state.lock().unwrap();
+        (state.refusals.pop_front(), state.trusts.clone())
+    };
+    if let Some(refusal) = ordered {
+        return Err(refusal);
+    }
+    rules::check(&recorded.fields)?;
+    match recorded.fields.get("Action").map(String::as_str) {
+        Some("AssumeRoleWithWebIdentity") => {
+            let role = recorded.fields.get("RoleArn").cloned().unwrap_or_default();
+            let token = token.unwrap_or_default();
+            recorded.claims = identity::verify(&trusts, &role, token).await?;
+            Ok(())
+        }
+        Some("AssumeRole") if recorded.signed_by.is_some() => Ok(()),
+        _ => Err(Refusal {
+            status: 403,
+            ..Refusal::sender(
+                "MissingAuthenticationToken",
+                "Request is missing Authentication Token",
+            )
+        }),
+    }
+}
+
+/// The access key in `authorization: AWS4-HMAC-SHA256 Credential=AKIA…/…`.
+fn signer(parts: &axum::http::request::Parts) -> Option<String> {
+    let header = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (_, credential) = header.split_once("Credential=")?;
+    Some(credential.split('/').next()?.to_owned())
+}
+
+/// With every header as it was, `host` too: the signature covers them.
+async fn forward(shared: &Shared, mut parts: axum::http::request::Parts, body: Bytes) -> Response {
+    parts.uri = format!("{}/", shared.moto).parse().unwrap();
+    let answer = shared.client.request(Request::from_parts(parts, Body::from(body))).await.unwrap();
+    let (mut parts, body) = answer.into_parts();
+    let body = to_bytes(Body::new(body), BODY_BYTES_MAX).await.unwrap();
+    let text = String::from_utf8_lossy(&body);
+    if parts.status.is_success() {
+        return Response::from_parts(parts, Body::from(body));
+    }
+    // moto wraps the error of a refused signature or action once more than AWS does.
+    let text = text.replace("<Errors><Error>", "<Error>").replace("</Error></Errors>", "</Error>");
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
+    Response::from_parts(parts, Body::from(text))
+}
+
+/// Far more than STS takes.
+const BODY_BYTES_MAX: usize = 256 * 1024;
