@@ -50,9 +50,13 @@ async fn a_token_still_verifies_after_a_restart() {
     let later = agent.issue("tokens/reports").await.expect("a token");
     verified(&world, &page, "reports.example", later.field("token")).expect("valid");
     for entry in std::fs::read_dir(world.path().join("state")).expect("the journal's folder") {
-        let bytes = std::fs::read(entry.expect("an entry").path()).expect("readable");
-        let text = String::from_utf8_lossy(&bytes);
-        assert!(!text.contains(issued.field("token")), "a token stands in the journal");
+        let path = entry.expect("an entry").path();
+        // Compiled plugins, which were there before any token.
+        if path.is_file() {
+            let bytes = std::fs::read(&path).expect("readable");
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(!text.contains(issued.field("token")), "a token stands in the journal");
+        }
     }
 }
 
