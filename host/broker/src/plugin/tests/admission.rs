@@ -13,8 +13,14 @@ async fn another_digest_than_pinned_is_refused() {
 
 #[tokio::test]
 async fn too_large_and_not_wasm_are_refused() {
+    let mut padded = plugin(POSTGRES).bytes;
+    let padding = 4 * 1024 * 1024_u32;
+    // A custom section of an empty name, its length in five bytes of LEB128.
+    padded.extend([0, 0x81, 0x80, 0x80, 0x82, 0x00, 0]);
+    padded.resize(padded.len() + padding as usize, 0);
     for (bytes, sentence) in [
-        (vec![0; 4 * 1024 * 1024 + 1], "at most 4194304 are loaded"),
+        (vec![0; 32 * 1024 * 1024 + 1], "at most 33554432 are loaded"),
+        (padded, "at most 4194304 are loaded"),
         (b"hello".to_vec(), "not a WebAssembly component"),
         (b"\0asm\x0d\0\x01\0".to_vec(), "has no manifest"),
     ] {

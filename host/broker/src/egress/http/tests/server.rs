@@ -15,6 +15,7 @@ impl<T: Read + Write> Wire for T {}
 /// Answers a request, given as text, on its connection.
 type Answer = dyn Fn(&str, &mut dyn Wire) + Send + Sync;
 
+/// A server that runs until it is dropped.
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -40,10 +41,12 @@ impl Server {
         Self::saying(&json(body))
     }
 
+    /// One that answers as `answer` does.
     pub fn answering(answer: impl Fn(&str, &mut dyn Wire) + Send + Sync + 'static) -> Self {
         Self::on("127.0.0.1:0", None, answer)
     }
 
+    /// As `answering`, at this address, with TLS or without.
     pub fn on(
         address: &str,
         tls: Option<ServerConfig>,
@@ -72,6 +75,7 @@ impl Server {
         Self { address, shared }
     }
 
+    /// Its port.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
