@@ -310,6 +310,10 @@ fn copy_folder(from: &Path, to: &PathBuf) {
     std::fs::create_dir(to).expect("made");
     for entry in std::fs::read_dir(from).expect("a folder") {
         let entry = entry.expect("an entry");
+        // The folder of compiled components is no part of the journal.
+        if entry.file_type().expect("a type").is_dir() {
+            continue;
+        }
         std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
     }
 }

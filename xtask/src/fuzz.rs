@@ -75,7 +75,7 @@ fn names(seeds: &Path) -> Result<Vec<String>> {
 }
 
 /// The wrapper instruments the workspace's own crates, and cargo keeps them apart from the ordinary
-/// ones: dependencies are not compiled again.
+/// ones. Only the one program is linked: the others have nobody who counts their coverage.
 fn build(paths: &Paths, work: &Path) -> Result<()> {
     Step::cargo("build the fuzz targets with coverage instrumentation", &paths.root)
         .args(["build", "--workspace", "--bin", "claviger-fuzz"])

@@ -61,11 +61,10 @@ mod memory {
         let here = 0_u64;
         let frame = std::hint::black_box(&raw const here) as usize;
         // The linker lays the stack first, so that it ends at address 0.
-        for address in (8..frame.saturating_sub(FRAME_BYTES)).chain(grown..end_bytes()) {
-            if address % 8 == 0 {
-                // SAFETY: `grown` is ours alone, and below this frame the stack is unused.
-                unsafe { core::ptr::write_volatile(address as *mut u64, marker()) };
-            }
+        let stack = (8..frame.saturating_sub(FRAME_BYTES)).step_by(8);
+        for address in stack.chain((grown..end_bytes()).step_by(8)) {
+            // SAFETY: `grown` is ours alone, and below this frame the stack is unused.
+            unsafe { core::ptr::write_volatile(address as *mut u64, marker()) };
         }
     }
 

@@ -1,6 +1,7 @@
 //! The part of STYLE.md that a machine can check. Reads the project's files; builds and runs
 //! nothing, so that it takes a second. What clippy checks is not repeated here.
 
+pub mod claims;
 pub mod contracts;
 pub mod leftovers;
 pub mod manifests;
@@ -58,6 +59,7 @@ pub fn check_project(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(places::one_bindgen(&sources));
     findings.extend(manifests::check(&tree));
     findings.extend(contracts::check(&tree));
+    findings.extend(claims::check(&tree, &sources));
     findings.sort();
     Ok(findings)
 }

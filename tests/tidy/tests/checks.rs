@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use claviger_tidy::source::Source;
-use claviger_tidy::tree::TextFile;
-use claviger_tidy::{Finding, check_source, contracts, manifests, places};
+use claviger_tidy::tree::{TextFile, Tree};
+use claviger_tidy::{Finding, check_source, claims, contracts, manifests, places};
 
 const ANYWHERE: &str = "host/broker/src/worker.rs";
 const FINE: Option<&str> = None;
@@ -286,5 +286,21 @@ fn decision_notes_are_numbered_without_gaps() {
         (&["notes.md"][..], Some("NNNN-title.md")),
     ] {
         judge(&contracts::decisions(names), &names.join(" "), expect);
+    }
+}
+
+#[test]
+fn a_claim_without_its_test_is_found() {
+    let code =
+        rust("#[test]\nfn it_is_so() {}\n#[tokio::test]\nasync fn and_so() {}\nfn not_me() {}");
+    let sources = [Source::parse(ANYWHERE, &code).expect("the snippet is Rust")];
+    for (row, expect) in [
+        ("| attack | what | `it_is_so`, `and_so` |", FINE),
+        ("| attack | `broker/plugin` | `not_me` |", Some("there is no test `not_me`")),
+        ("| attack | what | `it_was_so` |", Some("there is no test `it_was_so`")),
+        ("| it tries | `host_fn` |", FINE),
+    ] {
+        let page = TextFile { path: "SECURITY.md".to_owned(), text: row.to_owned() };
+        judge(&claims::check(&Tree { files: vec![page] }, &sources), row, expect);
     }
 }

@@ -236,7 +236,9 @@ impl Manifest {
     pub fn of_component(bytes: &[u8]) -> Result<Self, ManifestError> {
         let mut sections = Vec::new();
         for payload in Parser::new(0).parse_all(bytes) {
-            match payload.map_err(|error| ManifestError::NotWasm(error.to_string()))? {
+            match payload.map_err(|error| {
+                ManifestError::NotWasm(plain::line(&error.to_string(), MESSAGE_BYTES_MAX))
+            })? {
                 Payload::CustomSection(section) if section.name() == SECTION => {
                     sections.push(section.data());
                 }

@@ -265,13 +265,14 @@ fn shown(text: &str, bytes_max: usize, call: &Call) -> String {
 
 /// What stopped a guest, after the word `it`.
 fn reason(error: &wasmtime::Error, call: &Call) -> String {
-    if call.memory.refused {
-        return "asked for more memory than a call may have".to_owned();
-    }
     let said = call.stderr_text();
     let what = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => "used more processor time than a call may have".to_owned(),
         Some(Trap::StackOverflow) => "overflowed its stack".to_owned(),
+        // A guest that is refused memory mostly panics, and its words tell nothing.
+        _ if call.memory.refused => {
+            return "asked for more memory than a call may have".to_owned();
+        }
         Some(Trap::UnreachableCodeReached) => "panicked".to_owned(),
         Some(trap) => format!("trapped: {trap}"),
         None if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() => "exited".to_owned(),

@@ -42,7 +42,7 @@ async fn a_flood_of_secrets_is_refused_politely() {
     let server = server();
     let fixture = patient("handle_flood", database_backend(server)).await;
     let report = attack(&fixture, r#"{"of": "secrets"}"#).await.unwrap();
-    assert_eq!(report, "16 made: a call makes at most 16 secrets");
+    assert_eq!(report, "16 made: a call makes and takes at most 16 secrets");
     let report = attack(&fixture, r#"{"of": "connections"}"#).await.unwrap();
     assert_eq!(report, "2 made: a call has at most 2 connections open at a time: drop one first");
     let report = attack(&fixture, r#"{"of": "rows"}"#).await.unwrap();

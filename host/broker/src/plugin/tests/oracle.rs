@@ -3,8 +3,8 @@
 
 /// How `secret`, or a long part of it, can be read out of `bytes`.
 ///
-/// Encodings are undone twice, in any order. What a service does to a secret beyond that (turns it
-/// round, encrypts it, gives it letter by letter) is out of reach here as it is for the host.
+/// One encoding is undone: what the host promises. What a service does to a secret beyond that
+/// (encodes it twice, turns it round, encrypts it, gives it letter by letter) is out of reach.
 pub fn leak(bytes: &[u8], secret: &str) -> Option<String> {
     let mut layer = vec![("as it is".to_owned(), bytes.to_vec())];
     for _ in 0..=LAYERS {
@@ -123,8 +123,8 @@ fn base64(digits: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// One encoding inside another.
-const LAYERS: usize = 2;
+/// No encoding inside another.
+const LAYERS: usize = 1;
 /// Less of a secret than this is no use, and stands in a text by chance.
 const PART_BYTES: usize = 10;
 
@@ -138,11 +138,9 @@ fn finds_a_secret_that_was_planted_and_no_other() {
         SECRET.to_uppercase(),
         SECRET[3..20].to_owned(),
         percent(SECRET),
-        percent(&percent(SECRET)),
         SECRET.bytes().map(|byte| format!("\\u{byte:04x}")).collect(),
         HEXLOWER.encode(SECRET.as_bytes()),
         HEXUPPER.encode(SECRET.as_bytes()),
-        BASE64.encode(percent(SECRET).as_bytes()),
         serde_json::json!({ "a": serde_json::json!(SECRET).to_string() }).to_string(),
         SECRET.replace('&', "&amp;").replace('"', "&quot;"),
     ];
@@ -150,7 +148,6 @@ fn finds_a_secret_that_was_planted_and_no_other() {
         let text = format!("{before}{SECRET}tail");
         plants.push(BASE64.encode(text.as_bytes()));
         plants.push(BASE64URL_NOPAD.encode(text.as_bytes()));
-        plants.push(BASE64.encode(BASE64.encode(text.as_bytes()).as_bytes()));
     }
     for plant in plants {
         let text = format!("before {plant} after");
