@@ -1,6 +1,12 @@
 //! Every plugin that we ship passes the kit's suite on a real backend, and plugins that break their
 //! promises do not. A new plugin adds a line to the table.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -176,6 +176,10 @@ async fn the_journal_tells_the_whole_story_and_no_secret() {
     ];
     for entry in std::fs::read_dir(world.path().join("state")).expect("the journal's folder") {
         let path = entry.expect("an entry").path();
+        // Compiled components are made of plugins, before there is any secret.
+        if path.is_dir() {
+            continue;
+        }
         seen.push((path.display().to_string(), std::fs::read(&path).expect("readable")));
     }
     for (place, bytes) in &seen {

@@ -19,8 +19,10 @@ use broker::Broker;
 pub fn prepare_and_run(paths: &Paths) -> Result<()> {
     setup::run(paths, Mode::Install)?;
     crate::plugins::build_own(paths)?;
+    // The same targets as the tests: cargo would choose other features for half of the dependencies
+    // without them, and whoever runs both commands would compile those twice.
     Step::cargo("build the broker and the command line", &paths.root)
-        .args(["build", "--workspace", "--bins"])
+        .args(["build", "--workspace", "--all-targets"])
         .run()?;
     run(paths)
 }

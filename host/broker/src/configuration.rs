@@ -76,7 +76,7 @@ pub async fn reload(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
     };
     let change = Reconfiguration { fixed, entry, swap };
     let reloaded = broker.policies.reconfigure(broker.journal(), change).await?;
-    Ok(with(reloaded, waiting))
+    Ok(with(reloaded, &waiting))
 }
 
 fn describe(broker: &Broker) -> Result<Described, Vec<String>> {
@@ -97,8 +97,8 @@ async fn refuse(broker: &Broker, problems: Vec<String>) -> Result<Reloaded, Jour
     Ok(Reloaded::Refused { problems })
 }
 
-fn with(reloaded: Reloaded, waiting: Vec<String>) -> Reloaded {
-    let more = |problems: Vec<String>| [waiting.clone(), problems].concat();
+fn with(reloaded: Reloaded, waiting: &[String]) -> Reloaded {
+    let more = |problems: Vec<String>| [waiting, problems.as_slice()].concat();
     match reloaded {
         Reloaded::Changed { problems } => Reloaded::Changed { problems: more(problems) },
         Reloaded::Same { problems } => Reloaded::Same { problems: more(problems) },

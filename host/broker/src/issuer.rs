@@ -218,9 +218,9 @@ pub async fn tend_always(issuer: Arc<Issuer>, journal: Arc<SqliteJournal>) {
     }
 }
 
-/// Whether plain HTTP to `host` stays on this machine.
-pub fn is_loopback(host: Option<url::Host<&str>>) -> bool {
-    match host {
+/// Whether plain HTTP to the host of `url` stays on this machine.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
         Some(url::Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
@@ -232,7 +232,7 @@ pub fn is_loopback(host: Option<url::Host<&str>>) -> bool {
 fn checked_url(text: &str) -> Result<(), &'static str> {
     let url = Url::parse(text).map_err(|_| "it does not parse")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
-    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(url.host())) {
+    if url.scheme() != "https" && !(url.scheme() == "http" && is_loopback(&url)) {
         return Err("write `https://…`; plain `http` is for a loopback address in `clavigerd dev`");
     }
     if !url.username().is_empty() || url.password().is_some() {

@@ -85,7 +85,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    fn check(claims: Value, sentence: Option<&str>) {
+    fn check(claims: &Value, sentence: Option<&str>) {
         let parameters = serde_json::json!({ "audience": "a", "claims": claims });
         let scopes = [("s".to_owned(), serde_json::from_value(parameters).unwrap())];
         let problems =
@@ -99,11 +99,11 @@ mod tests {
 
     #[test]
     fn refuses_claims_that_are_the_brokers() {
-        check(serde_json::json!({}), None);
-        check(serde_json::json!({ "team": "payments", "groups": ["a"] }), None);
-        check(serde_json::json!({ "sub": "admin" }), Some("names `sub`"));
-        check(serde_json::json!({ "claviger": {} }), Some("names `claviger`"));
-        check(serde_json::json!({ "x": "y".repeat(4_088) }), None);
-        check(serde_json::json!({ "x": "y".repeat(4_089) }), Some("takes 4097 bytes"));
+        check(&serde_json::json!({}), None);
+        check(&serde_json::json!({ "team": "payments", "groups": ["a"] }), None);
+        check(&serde_json::json!({ "sub": "admin" }), Some("names `sub`"));
+        check(&serde_json::json!({ "claviger": {} }), Some("names `claviger`"));
+        check(&serde_json::json!({ "x": "y".repeat(4_088) }), None);
+        check(&serde_json::json!({ "x": "y".repeat(4_089) }), Some("takes 4097 bytes"));
     }
 }

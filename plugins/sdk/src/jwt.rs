@@ -19,7 +19,7 @@ pub fn issuer(connection: &str) -> Result<String, Error> {
 ///
 /// ```no_run
 /// # use claviger_plugin_sdk::{Error, Issue, Lease, jwt};
-/// # fn issue(issue: &Issue, lease: &Lease) -> Result<(), Error> {
+/// # fn issue(issue: &Issue<(), ()>, lease: &Lease) -> Result<(), Error> {
 /// let token = jwt::sign("broker", "sts.amazonaws.com", "{}", issue.expires_at)?;
 /// lease.set_secret("token", &token)
 /// # }

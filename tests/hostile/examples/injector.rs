@@ -15,7 +15,7 @@ impl Attack for Injector {
         let admin = Connection::open("admin")?;
         let mysql = request.parameters.get("dialect").map(String::as_str) == Some("mysql");
         let mut broken = Vec::new();
-        for value in VALUES {
+        for value in VALUES.into_iter().chain(if mysql { BASIC } else { WIDE }) {
             let query = Sql::new("SELECT ").literal(value).text(" AS ").ident(value);
             // The identifier names a column that exists under that very name, or nothing.
             let named = Sql::new("SELECT ")
@@ -37,6 +37,10 @@ impl Attack for Injector {
         refused(&admin, ident_chars, &mut broken);
         if mysql {
             taken_for_a_prefix(&admin, &mut broken);
+            let wide = Sql::new("SELECT 1 AS ").ident("\u{1f511}");
+            if !admin.query(&wide).is_err_and(|e| e.kind == ErrorKind::InvalidInput) {
+                broken.push("a name that MySQL cannot keep was sent".to_owned());
+            }
         }
         if broken.is_empty() {
             return Ok("every value came back as it went".to_owned());
@@ -87,7 +91,7 @@ fn taken_for_a_prefix(admin: &Connection, broken: &mut Vec<String>) {
     }
 }
 
-const VALUES: [&str; 17] = [
+const VALUES: [&str; 16] = [
     "`",
     "``; DROP TABLE canary; -- ``",
     "\u{bf}\u{27}; DROP TABLE canary; #",
@@ -104,8 +108,10 @@ const VALUES: [&str; 17] = [
     "$$; DROP TABLE canary; $$",
     "E'\\x27' || U&'\\0027' $1 :x ?",
     "line\nbreak\r\t/* -- */",
-    "ünï\u{2019}\u{ff07}\u{1f511}",
 ];
+/// Letters and quotation marks from beyond ASCII; MySQL has no names with characters above U+FFFF.
+const BASIC: [&str; 1] = ["\u{fc}n\u{ef}\u{2019}\u{ff07}"];
+const WIDE: [&str; 1] = ["\u{fc}n\u{ef}\u{2019}\u{ff07}\u{1f511}"];
 /// An eighth of the 64 KiB that a statement may have.
 const LONG_TEXT: &str = {
     const BYTES: [u8; 8 * 1024] = [b' '; 8 * 1024];

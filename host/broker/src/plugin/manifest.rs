@@ -308,6 +308,7 @@ fn fits(what: &'static str, count: usize, most: usize) -> Result<(), ManifestErr
     if count > most { Err(ManifestError::TooMany { what, count, most }) } else { Ok(()) }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
 fn malformed(error: serde_json::Error) -> ManifestError {
     ManifestError::Malformed(plain::line(&error.to_string(), MESSAGE_BYTES_MAX))
 }

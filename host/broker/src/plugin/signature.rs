@@ -235,27 +235,28 @@ mod tests {
         let (mine, other) = (pair(), pair());
         let good = sign(&mine, b"wasm", "x.y@1.2.0");
         let changed_comment = good.replace("x.y@1.2.0", "x.y@1.2.1");
-        let cases: [(&str, Requirement, Option<String>, &[&KeyPair], &str); 10] = [
-            ("missing", Always, None, &[&mine], "there is no `p.wasm.minisig`"),
-            ("missing and unpinned", UnlessPinned, None, &[&mine], "there is no"),
+        let one: &[&KeyPair] = &[&mine];
+        let cases = [
+            ("missing", Always, None, one, "there is no `p.wasm.minisig`"),
+            ("missing and unpinned", UnlessPinned, None, one, "there is no"),
             ("no key", Always, Some(good.clone()), &[], "no key is trusted"),
             ("no key, unpinned", UnlessPinned, Some(good.clone()), &[], "no key is trusted"),
-            ("unknown key", Always, Some(good.clone()), &[&other], "not trusted"),
-            ("garbage", Always, Some("hello".into()), &[&mine], "cannot be read"),
-            ("empty", Always, Some(String::new()), &[&mine], "cannot be read"),
+            ("unknown key", Always, Some(good), &[&other], "not trusted"),
+            ("garbage", Always, Some("hello".into()), one, "cannot be read"),
+            ("empty", Always, Some(String::new()), one, "cannot be read"),
             (
                 "other bytes",
                 Always,
                 Some(sign(&mine, b"wasn", "x.y@1.2.0")),
-                &[&mine],
+                one,
                 "not what was signed",
             ),
-            ("changed comment", Always, Some(changed_comment), &[&mine], "not what was signed"),
+            ("changed comment", Always, Some(changed_comment), one, "not what was signed"),
             (
                 "another version",
                 Always,
                 Some(sign(&mine, b"wasm", "x.y@1.1.0")),
-                &[&mine],
+                one,
                 "trusted comment is `x.y@1.1.0`",
             ),
         ];

@@ -150,7 +150,7 @@ fn written(secret: &str) -> Vec<(Zeroizing<String>, Written)> {
         for shift in 0..3 {
             let how = Written::Base64 {
                 shared_before: Shared::when(shift > 0),
-                shared_after: Shared::when((shift + secret.len()) * 8 % 6 != 0),
+                shared_after: Shared::when(!((shift + secret.len()) * 8).is_multiple_of(6)),
             };
             forms.push((base64(&alphabet, secret, shift), how));
         }

@@ -121,6 +121,11 @@ fn ident(sql: &mut String, dialect: Dialect, name: &str) -> Result<(), Failure> 
         let message = format!("an identifier takes {limit}");
         return Err(Failure::unsent(FailureKind::InvalidInput, message));
     }
+    // MySQL keeps names in three bytes a character and would refuse or cut such a name.
+    if dialect == Dialect::Mysql && name.chars().any(|character| character > '\u{ffff}') {
+        let message = "an identifier of MySQL takes characters up to U+FFFF";
+        return Err(Failure::unsent(FailureKind::InvalidInput, message));
+    }
     quote(sql, dialect, mark, name);
     Ok(())
 }
@@ -216,6 +221,9 @@ mod tests {
         check(|s| s.ident("x".repeat(64)), Err("an identifier takes 1 to 63 bytes"));
         let long = |s: &mut Statement| s.ident("ü".repeat(65));
         check_in(Dialect::Mysql, long, Err("an identifier takes 1 to 64 characters"));
+        let astral = |s: &mut Statement| s.ident("\u{1f511}".into());
+        let sentence = "an identifier of MySQL takes characters up to U+FFFF";
+        check_in(Dialect::Mysql, astral, Err(sentence));
         check(|s| s.literal("a\0".into()), Err("a literal holds a NUL character"));
         check(|s| s.literal("x".repeat(8193)), Err("a literal takes at most 8 KiB"));
         check(|s| s.text("x".repeat(65_537)), Err("a statement takes at most 64 KiB"));

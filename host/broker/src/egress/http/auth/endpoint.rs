@@ -249,7 +249,7 @@ fn parsed(text: &str, mut reach: Vec<Reach>) -> Result<(Route, String), &'static
     let url = Url::parse(text).map_err(|_| "it does not parse")?;
     let tls = match url.scheme() {
         "https" => true,
-        "http" if is_loopback(url.host()) => false,
+        "http" if is_loopback(&url) => false,
         _ => return Err("write `https://…`; plain `http` is for loopback addresses"),
     };
     if !url.username().is_empty() || url.password().is_some() {
@@ -264,7 +264,7 @@ fn parsed(text: &str, mut reach: Vec<Reach>) -> Result<(Route, String), &'static
         Host::Ipv6(address) => address.to_string(),
     };
     // Whoever writes a loopback URL means this machine.
-    if is_loopback(url.host()) && !reach.contains(&Reach::Loopback) {
+    if is_loopback(&url) && !reach.contains(&Reach::Loopback) {
         reach.push(Reach::Loopback);
     }
     let port = url.port_or_known_default().ok_or("it names no port")?;

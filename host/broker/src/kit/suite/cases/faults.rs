@@ -1,5 +1,7 @@
 //! What a plugin does when the network does its worst: lost answers, silence, nobody, nonsense.
 
+use std::time::Duration;
+
 use claviger_core::ports::{PluginError, PluginErrorKind};
 use tokio::time::Instant;
 
@@ -23,6 +25,7 @@ impl Suite {
                 self.end(&ask, minted.handle.as_ref()).await?;
                 return ok(self.told(lost, "revoked by its intent alone"));
             }
+            upstream_at_rest().await;
             if let Err(error) = &issued {
                 self.honest(error, &ask).await?;
             }
@@ -50,6 +53,7 @@ impl Suite {
                 self.end(&ask, minted.handle.as_ref()).await?;
                 return ok(self.told(lost, "repeated, and left one credential"));
             }
+            upstream_at_rest().await;
             let when = format!("after answer {} of `issue` was lost", lost + 1);
             let minted = self.issued(DIRECT, &ask).await;
             let minted = minted.map_err(|error| format!("{when}, its repetition: {error}"))?;
@@ -186,9 +190,19 @@ impl Suite {
     }
 }
 
+/// A backend whose connection was cut may still be at work on what it was sent. The broker gives it
+/// until the intent's timeout; here it gets a moment.
+async fn upstream_at_rest() {
+    tokio::time::sleep(REST).await;
+}
+
 fn never_ends() -> String {
     format!("the call asks for more than {ANSWERS_MAX} answers")
 }
+
+/// Far longer than a backend takes for one request, and still short for the four to eight answers
+/// of a call.
+const REST: Duration = Duration::from_secs(1);
 
 /// 64 statements are the most that a call may send; connecting takes a few answers more.
 const ANSWERS_MAX: u32 = 72;
