@@ -26,7 +26,7 @@ mod service;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use claviger_core::ids::{IntentId, SessionId};
 use claviger_core::issued::{FieldValue, Issued};
@@ -37,7 +37,7 @@ use zeroize::Zeroizing;
 
 use super::engine::Sandbox;
 use super::request::{IssueRequest, RevokeRequest};
-use super::spec::{Limits, SqlSpec};
+use super::spec::{Limits, Share, SqlSpec};
 use super::*;
 
 /// What the observer saw of each call.
@@ -51,7 +51,7 @@ struct Fixture {
 
 impl Fixture {
     async fn load(component: &str, backend: BackendSpec) -> Self {
-        Self::with_limits(component, backend, Limits::default()).await
+        Self::with_limits(component, backend, patient()).await
     }
 
     async fn with_limits(component: &str, backend: BackendSpec, limits: Limits) -> Self {
@@ -85,6 +85,19 @@ impl Fixture {
 
     fn outcomes(&self) -> Vec<Outcome> {
         self.seen.lock().unwrap().iter().map(|(_, outcome)| *outcome).collect()
+    }
+}
+
+/// The default limits, with time enough for any machine: without optimisation, and with page faults
+/// that a virtual machine makes dear, filling a call's memory alone can take 100 ms.
+fn patient() -> Limits {
+    let limits = Limits::default();
+    Limits {
+        guest_cpu: Duration::from_secs(2),
+        wall: Duration::from_secs(60),
+        wait_max: Duration::from_secs(60),
+        interpreted: Share { guest_cpu: Duration::from_secs(20), ..limits.interpreted },
+        ..limits
     }
 }
 

@@ -13,7 +13,7 @@ async fn the_plugins_of_earlier_releases_still_run() {
         let path = path.with_extension("wasm");
         let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{release}: {error}"));
         let spec = PluginSpec { path, bytes, ..plugin(POSTGRES) };
-        let sandbox = Sandbox::start(Limits::default()).unwrap();
+        let sandbox = Sandbox::start(patient()).unwrap();
         let (plugins, backends) = (vec![spec], vec![database_backend(server)]);
         let seen = Seen::default();
         // Loading links every import and asks the plugin to check its configuration.

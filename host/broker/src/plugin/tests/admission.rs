@@ -80,7 +80,7 @@ async fn the_plugin_itself_has_the_last_word_on_its_configuration() {
 
 #[tokio::test]
 async fn a_backend_without_its_plugin_is_named() {
-    let sandbox = Sandbox::start(Limits::default()).unwrap();
+    let sandbox = Sandbox::start(patient()).unwrap();
     let loaded =
         Plugins::load_on(sandbox, vec![], vec![bare_backend()], observer(&Seen::default()));
     let errors = messages(&loaded.err().unwrap());

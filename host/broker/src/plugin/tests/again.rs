@@ -29,12 +29,12 @@ fn changed(mut spec: PluginSpec) -> PluginSpec {
 fn cached(folder: &Path) -> Arc<Sandbox> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]);
     let cache = ComponentCache::open(folder.to_owned(), key).unwrap();
-    Sandbox::start_with(Limits::default(), Components::new(Some(cache))).unwrap()
+    Sandbox::start_with(patient(), Components::new(Some(cache))).unwrap()
 }
 
 #[tokio::test]
 async fn the_same_bytes_keep_their_quarantine_and_other_bytes_begin_anew() {
-    let fixture = load(Sandbox::start(Limits::default()).unwrap(), "hostile/panic");
+    let fixture = load(Sandbox::start(patient()).unwrap(), "hostile/panic");
     for _ in 0..3 {
         fixture.issue(intent()).await.err().unwrap();
     }
@@ -112,7 +112,7 @@ async fn the_limits_of_an_interpreter_are_granted_or_refused_with_what_to_write(
     assert!(errors.contains("[plugins.plugin]\nlimits = \"interpreted\""), "{errors}");
     let mut granted = plugin(name);
     granted.terms.limits = LimitsClass::Interpreted;
-    let sandbox = Sandbox::start(Limits::default()).unwrap();
+    let sandbox = Sandbox::start(patient()).unwrap();
     let seen = Seen::default();
     let plugins = Plugins::load_on(sandbox, vec![granted], vec![bare_backend()], observer(&seen));
     let fixture = Fixture { plugins: plugins.map_err(|e| messages(&e)).unwrap(), seen };
@@ -125,5 +125,5 @@ async fn the_limits_of_an_interpreter_are_granted_or_refused_with_what_to_write(
 fn the_pool_has_room_for_interpreters() {
     // Were there none, the engine would fall back to single allocations with a warning, and no
     // other test would notice.
-    super::super::engine::pooled(&Limits::default()).unwrap();
+    super::super::engine::pooled(&patient()).unwrap();
 }

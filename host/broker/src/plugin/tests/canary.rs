@@ -48,9 +48,8 @@ impl Told {
     async fn by(service: &Server, auth: HttpAuth) -> Self {
         let lines = Lines::default();
         let guard = tracing::subscriber::set_default(lines.clone());
-        let limits = Limits { guest_cpu: std::time::Duration::from_secs(3), ..Limits::default() };
         let backend = backend_of(service, auth);
-        let fixture = Fixture::with_limits("hostile/exfiltrator", backend, limits).await;
+        let fixture = Fixture::load("hostile/exfiltrator", backend).await;
         let backend = "backend".parse().unwrap();
         let request = |end: &'static str| {
             move |settings: &str| {

@@ -101,7 +101,7 @@ fn load(sandbox: Arc<Sandbox>, spec: PluginSpec) -> Result<Fixture, String> {
 #[tokio::test]
 async fn the_component_is_honest_but_for_what_is_appended() {
     let nothing = Module::starting(&[], &[], &[]);
-    let sandbox = Sandbox::start(Limits::default()).unwrap();
+    let sandbox = Sandbox::start(patient()).unwrap();
     let fixture = load(sandbox, with(&nothing, 1)).unwrap();
     fixture.revoke(intent()).await.unwrap();
 }
@@ -145,9 +145,7 @@ async fn more_instances_and_tables_than_a_slot_has_are_refused() {
 /// take the same slots of a small pool in turn, on two threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_mark_in_a_table_or_memory_is_seen_by_another_component() {
-    let long = std::time::Duration::from_secs(60);
-    let limits = Limits { calls_max: 2, wait_max: long, wall: long, ..Limits::default() };
-    let sandbox = Sandbox::start(limits).unwrap();
+    let sandbox = Sandbox::start(Limits { calls_max: 2, ..patient() }).unwrap();
     let marks = Module::starting(TABLE, PAGE, MARK);
     let looks = Module::starting(TABLE, PAGE, LOOK);
     let marks = Arc::new(load(Arc::clone(&sandbox), with(&marks, 1)).unwrap());

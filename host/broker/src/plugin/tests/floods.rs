@@ -12,10 +12,8 @@ async fn attack(fixture: &Fixture, parameters: &str) -> Result<String, PluginErr
     Ok(fields(issued)["report"].clone())
 }
 
-/// With processor time enough to reach the other limits without optimisation.
-async fn patient(component: &str, backend: BackendSpec) -> Fixture {
-    let limits = Limits { guest_cpu: std::time::Duration::from_secs(3), ..Limits::default() };
-    Fixture::with_limits(&format!("hostile/{component}"), backend, limits).await
+async fn flooder(component: &str, backend: BackendSpec) -> Fixture {
+    Fixture::load(&format!("hostile/{component}"), backend).await
 }
 
 async fn check(component: &str, parameters: &str, sentence: &str) {
@@ -40,7 +38,7 @@ async fn random_bytes_are_limited_in_size_and_by_time() {
 #[tokio::test]
 async fn a_flood_of_secrets_is_refused_politely() {
     let server = server();
-    let fixture = patient("handle_flood", database_backend(server)).await;
+    let fixture = flooder("handle_flood", database_backend(server)).await;
     let report = attack(&fixture, r#"{"of": "secrets"}"#).await.unwrap();
     assert_eq!(report, "16 made: a call makes and takes at most 16 secrets");
     let report = attack(&fixture, r#"{"of": "connections"}"#).await.unwrap();
@@ -51,7 +49,7 @@ async fn a_flood_of_secrets_is_refused_politely() {
 
 #[tokio::test]
 async fn a_flood_of_statements_fills_the_table_of_its_own_call_only() {
-    let fixture = patient("handle_flood", database_backend(server())).await;
+    let fixture = flooder("handle_flood", database_backend(server())).await;
     let error = attack(&fixture, r#"{"of": "statements"}"#).await.unwrap_err();
     assert_eq!(error.kind, PluginErrorKind::Sandbox, "{error}");
     assert!(error.message.contains("handle limit exceeded"), "{error}");
@@ -100,7 +98,7 @@ async fn a_list_of_megabytes_of_problems_does_not_enter_the_host() {
 
 #[tokio::test]
 async fn a_lease_holds_what_the_manifest_names_and_no_more() {
-    let fixture = patient("huge_lease", bare_backend()).await;
+    let fixture = flooder("huge_lease", bare_backend()).await;
     assert_eq!(attack(&fixture, "{}").await.unwrap(), "2004", "each excess is refused by itself");
 }
 

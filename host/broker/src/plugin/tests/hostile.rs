@@ -123,7 +123,7 @@ async fn the_third_trap_within_a_minute_quarantines() {
 }
 
 pub(super) async fn load_errors(plugin: PluginSpec, backend: BackendSpec) -> String {
-    let sandbox = Sandbox::start(Limits::default()).unwrap();
+    let sandbox = Sandbox::start(patient()).unwrap();
     let (plugins, backends) = (vec![plugin], vec![backend]);
     let loaded = Plugins::load_on(sandbox, plugins, backends, observer(&Seen::default()));
     messages(&loaded.err().expect("it must be refused"))

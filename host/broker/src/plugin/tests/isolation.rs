@@ -7,10 +7,7 @@ use super::*;
 /// pool is small, so that every slot is used again and again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_marker_of_one_instance_is_seen_by_another() {
-    let wait_max = std::time::Duration::from_secs(60);
-    let limits =
-        Limits { calls_max: 4, wait_max, wall: wait_max, guest_cpu: wait_max, ..Limits::default() };
-    let sandbox = Sandbox::start(limits).unwrap();
+    let sandbox = Sandbox::start(Limits { calls_max: 4, ..patient() }).unwrap();
     let first =
         Arc::new(Fixture::on(Arc::clone(&sandbox), "hostile/keeps_state", bare_backend()).await);
     let mut other = plugin("hostile/keeps_state");
@@ -33,8 +30,7 @@ async fn no_marker_of_one_instance_is_seen_by_another() {
 /// Address space is scarce in some containers; a million slots of 4 GiB are scarce everywhere.
 #[tokio::test]
 async fn without_room_for_a_pool_calls_are_served_all_the_same() {
-    let guest_cpu = std::time::Duration::from_secs(60);
-    let limits = Limits { calls_max: 1_000_000, guest_cpu, wall: guest_cpu, ..Limits::default() };
+    let limits = Limits { calls_max: 1_000_000, ..patient() };
     let fixture = Fixture::with_limits("hostile/keeps_state", bare_backend(), limits).await;
     for _ in 0..3 {
         assert_eq!(fields(fixture.issue(intent()).await.unwrap())["report"], "nothing");

@@ -242,13 +242,13 @@ async fn says_what_is_missing() {
 
 #[tokio::test]
 async fn a_plugin_gets_only_the_dialect_that_it_speaks() {
-    let sandbox = Sandbox::start(Limits::default()).unwrap();
+    let sandbox = Sandbox::start(patient()).unwrap();
     let backend = database_backend(server());
     let loaded =
         Plugins::load_on(sandbox, vec![plugin(MYSQL)], vec![backend], observer(&Seen::default()));
     let text = messages(&loaded.err().unwrap());
     assert!(text.contains("does not speak PostgreSQL"), "{text}");
-    let sandbox = Sandbox::start(Limits::default()).unwrap();
+    let sandbox = Sandbox::start(patient()).unwrap();
     let mut backend = backend_as("broker", "of-the-broker");
     let admin = backend.connections.pop_first().unwrap().1;
     backend.connections.insert("misnamed".parse().unwrap(), admin);

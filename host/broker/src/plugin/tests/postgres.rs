@@ -85,7 +85,7 @@ async fn an_unreachable_database_fails_without_sending_and_recovers() {
 
 #[tokio::test]
 async fn a_backend_that_is_not_configured_is_named() {
-    let sandbox = Sandbox::start(Limits::default()).unwrap();
+    let sandbox = Sandbox::start(patient()).unwrap();
     let plugins = Plugins::load_on(sandbox, vec![], vec![], observer(&Seen::default())).unwrap();
     let request = |settings: &str| revoke_request(intent(), settings);
     let error = plugins.end(&"gone".parse().unwrap(), request).await.err().unwrap();

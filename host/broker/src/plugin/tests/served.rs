@@ -1,16 +1,12 @@
 //! Whoever attacks, others are served: honest calls of another plugin on the same sandbox, while
 //! more attackers run than there are threads.
 
-use std::time::Duration;
-
 use super::*;
 
 /// Four attackers on two threads. Did they not make way, no honest call would come to its end
 /// before theirs; all of them must be served while an attacker still runs.
 async fn check(attacker: &str, parameters: &'static str) {
-    let minute = Duration::from_secs(60);
-    let limits = Limits { guest_cpu: minute / 60, wall: minute, ..Limits::default() };
-    let sandbox = Sandbox::start(limits).unwrap();
+    let sandbox = Sandbox::start(patient()).unwrap();
     let hostile = Arc::new(Fixture::on(Arc::clone(&sandbox), attacker, bare_backend()).await);
     let honest = Arc::new(Fixture::on(sandbox, "hostile/keeps_state", bare_backend()).await);
     let attacks: Vec<_> = (0..4)
@@ -51,5 +47,5 @@ async fn others_are_served_while_random_bytes_are_drawn() {
     check("hostile/random_flood", "{}").await;
 }
 
-/// Few enough for the second of processor time that each attacker has.
+/// Few enough for the two seconds of processor time that each attacker has.
 const HONEST_CALLS: u32 = 16;
