@@ -175,6 +175,7 @@ async fn check(
             let role = recorded.fields.get("RoleArn").cloned().unwrap_or_default();
             let token = token.unwrap_or_default();
             recorded.claims = identity::verify(&trusts, &role, token).await?;
+            rules::check_claims(&recorded.claims)?;
             Ok(())
         }
         Some("AssumeRole") if recorded.signed_by.is_some() => Ok(()),

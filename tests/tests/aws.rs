@@ -192,6 +192,13 @@ async fn without_any_root_key_the_broker_proves_itself_with_a_token() {
     assert_eq!(asked.claims["sub"], "backend:aws-keyless");
     assert_eq!(asked.claims["claviger"]["session"], session);
     assert_eq!(asked.claims["claviger"]["role"], "report-builder");
+    let tags = &asked.claims["https://aws.amazon.com/tags"];
+    assert_eq!(tags["principal_tags"]["claviger:session"][0], session);
+    assert_eq!(tags["principal_tags"]["claviger:role"][0], "report-builder");
+    assert_eq!(tags["transitive_tag_keys"].as_array().map(Vec::len), Some(4), "{tags}");
+    let uid = rustix::process::geteuid().as_raw();
+    let source = asked.claims["https://aws.amazon.com/source_identity"].as_str().expect("one");
+    assert!(source.starts_with(&format!("unix-{uid}=")), "{source}");
 
     let foreign = agent.issue("aws-keyless/payroll").await.expect_err("the role trusts nobody");
     assert_eq!(upstream_code(&foreign), "AccessDenied");

@@ -82,6 +82,8 @@ pub struct Own<'a> {
     pub subject: Option<&'a Subject>,
     /// The audience, from the configuration.
     pub audience: &'a str,
+    /// Further claims of the plugin, from [`guest_claims`].
+    pub claims: Option<&'a Map<String, Value>>,
 }
 
 /// An issuer that cannot be configured so.
@@ -173,7 +175,7 @@ impl Issuer {
         let mut random = [0; 16];
         rand::fill(&mut random)
             .map_err(|_| Failure::unsent(FailureKind::Other, "the system gives no random bytes"))?;
-        let mut all = Map::new();
+        let mut all = own.claims.cloned().unwrap_or_default();
         all.insert("sub".to_owned(), format!("backend:{}", own.backend).into());
         all.insert("jti".to_owned(), HEXLOWER.encode(&random).into());
         if let Some(subject) = own.subject {

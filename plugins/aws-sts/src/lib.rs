@@ -11,7 +11,7 @@ use claviger_plugin_sdk::http::Response;
 use claviger_plugin_sdk::{
     Config, Error, ErrorKind, Issue, Lease, Problem, Provider, Revoke, log, rfc3339, unix_secs,
 };
-use settings::{Identity, Parameters, Settings};
+use settings::{Parameters, Settings};
 
 /// The plugin: one role session per credential, named after Claviger's session and requester.
 #[derive(Debug)]
@@ -37,18 +37,15 @@ impl Provider for AwsSts {
         let access_key_id = answer.require(&at("Credentials/AccessKeyId"))?;
         lease.set_expires_at(expires_at)?;
         lease.set_field("access_key_id", &access_key_id)?;
-        let secret = answer.take_secret(&at("Credentials/SecretAccessKey"))?;
-        lease.set_secret("secret_access_key", &secret)?;
-        lease.set_secret("session_token", &answer.take_secret(&at("Credentials/SessionToken"))?)?;
+        let take = |name: &str| answer.take_secret(&at(name));
+        lease.set_secret("secret_access_key", &take("Credentials/SecretAccessKey")?)?;
+        lease.set_secret("session_token", &take("Credentials/SessionToken")?)?;
         lease.set_field("region", &issue.parameters.region)?;
         lease.set_field("default_region", &issue.parameters.region)?;
         lease.set_field("expiration", &rfc3339(expires_at))?;
         lease.set_join_key("access_key_id", &access_key_id)?;
         lease.set_join_key("assumed_role_arn", &answer.require(&at("AssumedRoleUser/Arn"))?)?;
-        if issue.settings.identity == Identity::AccessKey {
-            lease.set_join_key("source_identity", &names::source_identity(&issue.requester))?;
-        }
-        Ok(())
+        lease.set_join_key("source_identity", &names::source_identity(&issue.requester))
     }
 
     /// STS has no call that ends a session: it ends at its expiry, as the manifest declares.
@@ -62,11 +59,9 @@ impl Provider for AwsSts {
 /// When the credential ends: as STS says, and never after `asked`.
 fn expiry(answer: &Response, location: &str, asked: u64) -> Result<u64, Error> {
     let text = answer.require(location)?;
-    let told = unix_secs(&text).ok_or_else(|| {
-        let message = format!("STS wrote the expiry as `{text}`, which is no time");
-        Error::new(ErrorKind::Other, message).after_sending()
-    })?;
-    within(told, asked)
+    let message = format!("STS wrote the expiry as `{text}`, which is no time");
+    let no_time = Error::new(ErrorKind::Other, message).after_sending();
+    within(unix_secs(&text).ok_or(no_time)?, asked)
 }
 
 /// Some seconds beyond `asked` come from what passed since the permission, since STS gives no less

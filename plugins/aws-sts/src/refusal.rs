@@ -3,6 +3,8 @@
 use claviger_plugin_sdk::http::Response;
 use claviger_plugin_sdk::{Error, ErrorKind};
 
+use ErrorKind::{Denied, InvalidConfig, RateLimited, Unavailable};
+
 /// The answer if STS issued something; what it said otherwise.
 pub fn check(answer: Response) -> Result<Response, Error> {
     answer
@@ -12,94 +14,56 @@ pub fn check(answer: Response) -> Result<Response, Error> {
 
 fn explain(error: Error) -> Error {
     let code = error.code.clone().unwrap_or_default();
-    let Some((_, kind, advice)) = KNOWN.iter().find(|(codes, ..)| codes.contains(&code.as_str()))
-    else {
-        return error;
-    };
-    let mut error = error.with_kind(*kind).with_advice(advice);
+    let Some((kind, advice)) = known(code.trim_end_matches("Exception")) else { return error };
+    let error = error.with_kind(kind).with_advice(advice);
+    let pause = (kind == RateLimited).then_some(PAUSE_MS);
     // These codes say that STS decided against it: there is nothing upstream that a blind retry
     // could double.
-    error.request_sent = false;
-    if *kind == ErrorKind::RateLimited {
-        error.retry_after_ms = error.retry_after_ms.or(Some(PAUSE_MS));
-    }
-    error
+    Error { request_sent: false, retry_after_ms: error.retry_after_ms.or(pause), ..error }
+}
+
+/// What a code means, without the ending that only some versions of STS write.
+fn known(code: &str) -> Option<(ErrorKind, &'static str)> {
+    Some(match code {
+        "AccessDenied" => (Denied, TRUST),
+        "InvalidClientTokenId" | "UnrecognizedClient" => (Denied, KEY),
+        "SignatureDoesNotMatch" | "IncompleteSignature" => (Denied, KEY),
+        "MissingAuthenticationToken" => (InvalidConfig, IDENTITY),
+        "ExpiredToken" | "RequestExpired" => (Denied, EXPIRED),
+        "InvalidIdentityToken" | "IDPRejectedClaim" => (Denied, TOKEN),
+        "IDPCommunicationError" => (Unavailable, PAGE),
+        "MalformedPolicyDocument" => (InvalidConfig, "mend the scope's `policy`"),
+        "PackedPolicyTooLarge" => (InvalidConfig, PACKED),
+        "RegionDisabled" => (InvalidConfig, REGION),
+        "ValidationError" | "InvalidParameterValue" => (InvalidConfig, DURATION),
+        "Throttling" | "RequestLimitExceeded" | "TooManyRequests" => (RateLimited, THROTTLED),
+        _ => return None,
+    })
 }
 
 /// STS rarely says how long to wait. Its limits are per second and account.
 const PAUSE_MS: u64 = 1_000;
 
-type Known = (&'static [&'static str], ErrorKind, &'static str);
-
-const KNOWN: &[Known] = &[
-    (
-        &["AccessDenied", "AccessDeniedException"],
-        ErrorKind::Denied,
-        "let the role's trust policy and the broker's own policy allow the operation, and with an \
-         access key also sts:TagSession and sts:SetSourceIdentity",
-    ),
-    (
-        &[
-            "InvalidClientTokenId",
-            "SignatureDoesNotMatch",
-            "IncompleteSignature",
-            "UnrecognizedClientException",
-        ],
-        ErrorKind::Denied,
-        "AWS does not accept the access key of connection `sts`: write a valid key, and check the \
-         broker's clock and the region of the signature",
-    ),
-    (
-        &["MissingAuthenticationToken", "MissingAuthenticationTokenException"],
-        ErrorKind::InvalidConfig,
-        "the setting `identity` and the connection's `auth` belong together: `access-key` with \
-         `sigv4`, `web-identity` with `web-identity`",
-    ),
-    (
-        &["ExpiredToken", "ExpiredTokenException", "RequestExpired"],
-        ErrorKind::Denied,
-        "the broker's own credential on connection `sts` has expired: renew it, and check the \
-         broker's clock",
-    ),
-    (
-        &["InvalidIdentityToken", "InvalidIdentityTokenException", "IDPRejectedClaim"],
-        ErrorKind::Denied,
-        "AWS does not accept the broker's token: check the issuer's URL and the audience of the \
-         IAM identity provider",
-    ),
-    (
-        &["IDPCommunicationError"],
-        ErrorKind::Unavailable,
-        "AWS could not fetch the broker's discovery page: it must be reachable from the internet",
-    ),
-    (
-        &["MalformedPolicyDocument", "MalformedPolicyDocumentException"],
-        ErrorKind::InvalidConfig,
-        "mend the scope's `policy`",
-    ),
-    (
-        &["PackedPolicyTooLarge", "PackedPolicyTooLargeException"],
-        ErrorKind::InvalidConfig,
-        "STS packs session policy and tags together into limited room: shorten the scope's \
-         `policy`, or make it a managed policy and name it under `policy_arns`",
-    ),
-    (
-        &["RegionDisabledException", "RegionDisabled"],
-        ErrorKind::InvalidConfig,
-        "activate STS in this region for the account, or let connection `sts` use another region",
-    ),
-    (
-        &["ValidationError", "InvalidParameterValue"],
-        ErrorKind::InvalidConfig,
-        "if it is about DurationSeconds, lower the scope's `max_ttl` or raise the role's maximum \
-         session duration (with role chaining it is 1 hour)",
-    ),
-    (
-        &["Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"],
-        ErrorKind::RateLimited,
-        "AWS limits the account's requests",
-    ),
-];
+const TRUST: &str = "let the role's trust policy and the broker's own policy allow the operation, \
+                     sts:TagSession and sts:SetSourceIdentity";
+const KEY: &str = "AWS does not accept the access key of connection `sts`: write a valid key, and \
+                   check the broker's clock and the region of the signature";
+const IDENTITY: &str = "the setting `identity` and the connection's `auth` belong together: \
+                        `access-key` with `sigv4`, `web-identity` with `web-identity`";
+const EXPIRED: &str = "the broker's own credential on connection `sts` has expired: renew it, and \
+                       check the broker's clock";
+const TOKEN: &str = "AWS does not accept the broker's token: check the issuer's URL and the \
+                     audience of the IAM identity provider";
+const PAGE: &str = "AWS could not fetch the broker's discovery page: it must be reachable from \
+                    the internet";
+const PACKED: &str = "STS packs session policy and tags together into limited room: shorten the \
+                      scope's `policy`, or make it a managed policy and name it under \
+                      `policy_arns`";
+const REGION: &str = "activate STS in this region for the account, or let connection `sts` use \
+                      another region";
+const DURATION: &str = "if it is about DurationSeconds, lower the scope's `max_ttl` or raise the \
+                        role's maximum session duration (with role chaining it is 1 hour)";
+const THROTTLED: &str = "AWS limits the account's requests";
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 
 use claviger_plugin_sdk::http::Request;
 use claviger_plugin_sdk::{Error, ErrorKind, Issue};
+use serde_json::{Value, json};
 
 use crate::settings::{Identity, Parameters, Settings};
 use crate::{names, policy};
@@ -11,7 +12,11 @@ pub fn of(issue: &Issue<Settings, Parameters>) -> Result<Request<'static>, Error
     let fields = fields(issue)?;
     let fields: Vec<_> =
         fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    Ok(Request::post("sts").path("/").form(&fields))
+    let request = Request::post("sts").path("/").form(&fields);
+    Ok(match issue.settings.identity {
+        Identity::AccessKey => request,
+        Identity::WebIdentity => request.claims(&claims(issue)),
+    })
 }
 
 fn fields(issue: &Issue<Settings, Parameters>) -> Result<Vec<(String, String)>, Error> {
@@ -32,32 +37,43 @@ fn fields(issue: &Issue<Settings, Parameters>) -> Result<Vec<(String, String)>, 
     }
     let arns = (1..).zip(policy_arns);
     fields.extend(arns.map(|(n, arn)| (format!("PolicyArns.member.{n}.arn"), arn.clone())));
-    // With a token, AWS takes these from the token alone.
+    // With a token, AWS takes these from its claims alone.
     if issue.settings.identity == Identity::AccessKey {
         fields.extend(external_id.iter().map(|id| (text("ExternalId"), id.clone())));
         fields.push((text("SourceIdentity"), names::source_identity(&issue.requester)));
-        fields.extend(tags(issue));
+        for (n, (key, value)) in (1..).zip(tags(issue)) {
+            fields.push((format!("Tags.member.{n}.Key"), text(key)));
+            fields.push((format!("Tags.member.{n}.Value"), value));
+            fields.push((format!("TransitiveTagKeys.member.{n}"), text(key)));
+        }
     }
     Ok(fields)
 }
 
+/// What a token says instead: see "Pass session tags in AWS STS" and "Monitor and control actions
+/// taken with assumed roles" in the IAM user guide.
+fn claims(issue: &Issue<Settings, Parameters>) -> Value {
+    let tags = tags(issue);
+    let one_each = tags.iter().map(|(key, value)| ((*key).to_owned(), json!([value])));
+    json!({
+        "https://aws.amazon.com/tags": {
+            "principal_tags": one_each.collect::<serde_json::Map<_, _>>(),
+            "transitive_tag_keys": tags.each_ref().map(|(key, _)| *key),
+        },
+        "https://aws.amazon.com/source_identity": names::source_identity(&issue.requester),
+    })
+}
+
 /// Tags that CloudTrail records once, when the session begins, and that policies can speak of.
 /// Transitive, so that a session of a further role carries them too.
-fn tags(issue: &Issue<Settings, Parameters>) -> impl Iterator<Item = (String, String)> {
-    let tags = [
+fn tags(issue: &Issue<Settings, Parameters>) -> [(&'static str, String); 4] {
+    [
         ("claviger:session", &issue.session),
         ("claviger:lease", &issue.intent),
         ("claviger:role", &issue.role),
         ("claviger:requester", &issue.requester),
-    ];
-    let tags = (1..).zip(tags.map(|(key, value)| (key, names::tag_value(value))));
-    tags.flat_map(|(n, (key, value))| {
-        [
-            (format!("Tags.member.{n}.Key"), key.to_owned()),
-            (format!("Tags.member.{n}.Value"), value),
-            (format!("TransitiveTagKeys.member.{n}"), key.to_owned()),
-        ]
-    })
+    ]
+    .map(|(key, value)| (key, names::tag_value(value)))
 }
 
 /// What is left of the permitted life. The broker permits no less than STS gives, but a second or
@@ -135,6 +151,23 @@ mod tests {
         let fields = written("web-identity", r#"{"role_arn":"arn","region":"r"}"#);
         assert_eq!(fields.len(), 5, "{fields:?}");
         assert_eq!(fields.first().unwrap(), "Action=AssumeRoleWithWebIdentity");
+        let claims = claims(&issue("web-identity", r#"{"role_arn":"arn","region":"r"}"#));
+        assert_eq!(
+            claims,
+            json!({
+                "https://aws.amazon.com/tags": {
+                    "principal_tags": {
+                        "claviger:session": ["session"],
+                        "claviger:lease": ["intent"],
+                        "claviger:role": ["report builder"],
+                        "claviger:requester": ["alice@example.org"],
+                    },
+                    "transitive_tag_keys":
+                        ["claviger:session", "claviger:lease", "claviger:role", "claviger:requester"],
+                },
+                "https://aws.amazon.com/source_identity": "alice@example.org",
+            })
+        );
     }
 
     #[test]

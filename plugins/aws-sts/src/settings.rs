@@ -64,8 +64,7 @@ fn problems_in(identity: Identity, scope: &str, parameters: &Parameters) -> Vec<
         problems.push(Problem::in_parameter(scope, "policy", problem));
     }
     if identity == Identity::WebIdentity && parameters.external_id.is_some() {
-        let problem = "goes with an access key only: leave it out, or set `identity` to \
-                       `access-key`";
+        let problem = "goes with `identity = \"access-key\"` only: set that, or leave this out";
         problems.push(Problem::in_parameter(scope, "external_id", problem));
     }
     problems

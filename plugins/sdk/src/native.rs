@@ -212,6 +212,10 @@ pub mod claviger {
                     self.0.borrow_mut().headers.push((name.to_owned(), value.to_owned()));
                 }
 
+                pub fn claims(&self, claims: &str) {
+                    self.0.borrow_mut().claims = serde_json::from_str(claims).unwrap_or_default();
+                }
+
                 pub fn text(&self, text: &str) {
                     self.0.borrow_mut().body.push_str(text);
                 }

@@ -81,6 +81,8 @@ pub struct HttpRequest {
     pub query: Vec<(String, String)>,
     /// The headers that the plugin set.
     pub headers: Vec<(String, String)>,
+    /// The claims that the plugin added to the broker's token, `null` for none.
+    pub claims: serde_json::Value,
     /// The body, with labels for secrets.
     pub body: String,
 }
@@ -161,6 +163,7 @@ impl HttpRequest {
             path: String::new(),
             query: Vec::new(),
             headers: Vec::new(),
+            claims: serde_json::Value::Null,
             body: String::new(),
         }
     }

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::Refusal;
 
 type Fields = BTreeMap<String, String>;
@@ -24,6 +26,22 @@ pub fn check(fields: &Fields) -> Result<(), Refusal> {
     duration(field(fields, "DurationSeconds"))?;
     tags(fields)?;
     policy(fields)
+}
+
+/// Whether a web identity token names tags and source identity as they must be.
+pub fn check_claims(claims: &Value) -> Result<(), Refusal> {
+    let mut fields = Fields::new();
+    let source = &claims["https://aws.amazon.com/source_identity"];
+    fields.insert("SourceIdentity".to_owned(), source.as_str().unwrap_or_default().to_owned());
+    let tags = claims["https://aws.amazon.com/tags"]["principal_tags"].as_object();
+    for (n, (key, values)) in (1..).zip(tags.into_iter().flatten()) {
+        // One value each, in a list.
+        let value = values[0].as_str().unwrap_or_default().to_owned();
+        fields.insert(format!("Tags.member.{n}.Key"), key.clone());
+        fields.insert(format!("Tags.member.{n}.Value"), value);
+    }
+    name(&fields, "SourceIdentity")?;
+    self::tags(&fields)
 }
 
 /// AWS ignores what it does not know; the double does not, so that nothing is sent in vain.

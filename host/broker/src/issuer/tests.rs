@@ -172,7 +172,7 @@ async fn the_hosts_own_tokens_name_the_backend_and_the_call_if_there_is_one() {
     let fixture = Fixture::new().await;
     let (subject, mut seen) = (subject(0), Vec::new());
     for of in [None, Some(&subject)] {
-        let own = Own { backend: "aws", subject: of, audience: "a" };
+        let own = Own { backend: "aws", subject: of, audience: "a", claims: None };
         let token = fixture.issuer.sign_own(&own, at(0)).unwrap();
         let claims = verified(&token, &fixture.keys(), "a").unwrap();
         assert_eq!(claims["sub"], "backend:aws");
@@ -228,7 +228,8 @@ async fn a_clock_that_is_set_back_finds_a_key_that_signs() {
     let fixture = Fixture::new().await;
     fixture.tend(30 * 24).await;
     fixture.tend(30 * 24 + 2).await;
-    let token = fixture.issuer.sign_own(&Own { backend: "b", subject: None, audience: "a" }, at(0));
+    let own = Own { backend: "b", subject: None, audience: "a", claims: None };
+    let token = fixture.issuer.sign_own(&own, at(0));
     assert!(verified(&token.unwrap(), &fixture.keys(), "a").is_some());
 }
 

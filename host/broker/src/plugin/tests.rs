@@ -16,6 +16,7 @@ mod floods;
 mod hostile;
 mod http;
 mod isolation;
+mod jwt;
 mod mysql;
 mod oracle;
 mod postgres;

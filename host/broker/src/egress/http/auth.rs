@@ -18,6 +18,7 @@ use data_encoding::BASE64;
 use http::HeaderName;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -188,6 +189,7 @@ enum Scheme {
 pub struct Acting<'a> {
     authenticator: &'a Authenticator,
     subject: Option<&'a Subject>,
+    claims: Option<&'a Map<String, Value>>,
 }
 
 impl Authenticator {
@@ -212,7 +214,12 @@ impl Authenticator {
     /// The authenticator in a call that issues for `subject`: tokens that the broker signs name
     /// it.
     pub const fn within<'a>(&'a self, subject: Option<&'a Subject>) -> Acting<'a> {
-        Acting { authenticator: self, subject }
+        Acting { authenticator: self, subject, claims: None }
+    }
+
+    /// Whether a request may add claims: the token that authenticates it is signed for it alone.
+    pub const fn takes_claims(&self) -> bool {
+        matches!(self.scheme, Scheme::WebIdentity { .. })
     }
 
     /// The configured secrets, as written and as they travel.
@@ -239,7 +246,13 @@ impl Authenticator {
     }
 }
 
-impl Acting<'_> {
+impl<'a> Acting<'a> {
+    /// With these claims in a token that [takes](Authenticator::takes_claims) them.
+    #[must_use]
+    pub const fn saying(self, claims: Option<&'a Map<String, Value>>) -> Self {
+        Self { claims, ..self }
+    }
+
     /// As [`Authenticator::apply`].
     pub async fn apply(
         &self,
@@ -263,7 +276,8 @@ impl Acting<'_> {
                 Ok(vec![token])
             }
             Scheme::WebIdentity { issuer, audience, form_parameter } => {
-                let token = issuer.sign_own(&self.own(audience), now())?;
+                let own = Own { claims: self.claims, ..self.own(audience) };
+                let token = issuer.sign_own(&own, now())?;
                 match form_parameter {
                     Some(name) => inject::form_parameter(outgoing, name, &token)?,
                     None => inject::bearer(outgoing, &token)?,
@@ -290,8 +304,9 @@ impl Acting<'_> {
         tokens.get(key, end, fetch).await
     }
 
-    fn own<'a>(&'a self, audience: &'a str) -> Own<'a> {
-        Own { backend: &self.authenticator.backend, subject: self.subject, audience }
+    fn own<'b>(&'b self, audience: &'b str) -> Own<'b> {
+        let backend = &self.authenticator.backend;
+        Own { backend, subject: self.subject, audience, claims: None }
     }
 }
 

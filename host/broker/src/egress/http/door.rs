@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::StatusCode;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::auth::Authenticator;
@@ -55,6 +56,7 @@ pub struct Door {
 /// A request that may be sent: canonical, granted, and without a secret in the guest's own words.
 pub struct Admitted {
     outgoing: Outgoing,
+    claims: Option<Map<String, Value>>,
     subject: Option<Arc<Subject>>,
 }
 
@@ -87,7 +89,7 @@ impl Door {
 
     /// Judges a request. Nothing is sent, so every failure is unsent.
     pub fn admit(&self, request: &GuestRequest, redactor: &Redactor) -> Result<Admitted, Failure> {
-        let Canonical { method, path, path_and_query, headers, body, written } =
+        let Canonical { method, path, path_and_query, headers, body, claims, written } =
             request.canonical()?;
         self.policy.admit(&method, &path)?;
         if redactor.finds_secret(&written) {
@@ -95,8 +97,13 @@ impl Door {
                            `secret`";
             return Err(Failure::unsent(FailureKind::Denied, message));
         }
+        if claims.is_some() && !self.authenticator.takes_claims() {
+            let message = "the connection authenticates without a token that could carry claims: \
+                           bind it with `web-identity`";
+            return Err(Failure::unsent(FailureKind::InvalidInput, message));
+        }
         let outgoing = Outgoing { method, path_and_query, headers, body };
-        Ok(Admitted { outgoing, subject: None })
+        Ok(Admitted { outgoing, claims, subject: None })
     }
 
     /// Sends an admitted request and reads the answer, by `end`. What authentication added is known
@@ -107,8 +114,8 @@ impl Door {
         redactor: &mut Redactor,
         end: Instant,
     ) -> Result<GuestResponse, Failure> {
-        let Admitted { mut outgoing, subject } = admitted;
-        let acting = self.authenticator.within(subject.as_deref());
+        let Admitted { mut outgoing, claims, subject } = admitted;
+        let acting = self.authenticator.within(subject.as_deref()).saying(claims.as_ref());
         let applied = acting.apply(&self.route, &mut outgoing, end).await;
         // A token endpoint may have been asked, but not this service.
         let applied = applied.map_err(|failure| Failure { request_sent: false, ..failure })?;

@@ -2,11 +2,13 @@
 //! Knows neither address nor credential.
 
 use http::{HeaderMap, Method};
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::encode::{Encoding, percent};
 use super::{headers, path};
 use crate::egress::{Failure, FailureKind};
+use crate::issuer::guest_claims;
 
 /// A request under construction. The first thing that is wrong is kept for `send`.
 pub struct GuestRequest {
@@ -19,7 +21,14 @@ pub struct GuestRequest {
     header_bytes: usize,
     body: Vec<Part>,
     body_bytes: usize,
+    claims: Option<Claims>,
     problem: Option<Failure>,
+}
+
+/// As written, and what it says.
+struct Claims {
+    written: String,
+    members: Map<String, Value>,
 }
 
 enum Part {
@@ -40,6 +49,8 @@ pub struct Canonical {
     pub headers: HeaderMap,
     /// The body.
     pub body: Zeroizing<Vec<u8>>,
+    /// What the broker's token is to say besides.
+    pub claims: Option<Map<String, Value>>,
     /// All that the guest wrote itself, with a gap for each secret that it put into the body.
     pub written: Vec<u8>,
 }
@@ -56,6 +67,7 @@ impl GuestRequest {
             header_bytes: 0,
             body: Vec::new(),
             body_bytes: 0,
+            claims: None,
             problem: None,
         }
     }
@@ -103,6 +115,20 @@ impl GuestRequest {
         }
     }
 
+    /// Adds claims to the broker's token.
+    pub fn claims(&mut self, text: String) {
+        if self.claims.is_some() {
+            return self.spoil("a request takes claims once");
+        }
+        match guest_claims(&text) {
+            Ok(members) => self.claims = Some(Claims { written: text, members }),
+            Err(error) => {
+                let refused = Failure::unsent(FailureKind::InvalidInput, error.to_string());
+                self.problem.get_or_insert(refused);
+            }
+        }
+    }
+
     /// Adds literal body.
     pub fn text(&mut self, text: &str) {
         if self.fits_body(text.len()) {
@@ -146,13 +172,16 @@ impl GuestRequest {
         for (name, value) in &self.headers {
             seen.extend([b"\n", name.as_str().as_bytes(), b": ", value.as_bytes()].concat());
         }
-        seen.extend([b"\n", written.as_slice()].concat());
+        let claims = self.claims.as_ref();
+        let said = claims.map(|claims| claims.written.as_bytes()).unwrap_or_default();
+        seen.extend([b"\n", said, b"\n", written.as_slice()].concat());
         Ok(Canonical {
             method,
             path: self.path.clone(),
             path_and_query,
             headers: self.headers.clone(),
             body,
+            claims: claims.map(|claims| claims.members.clone()),
             written: seen,
         })
     }
@@ -246,6 +275,21 @@ mod tests {
         let mut request = GuestRequest::new("api".to_owned(), "GET".to_owned());
         build(&mut request);
         request.canonical()
+    }
+
+    #[test]
+    fn claims_are_taken_once() {
+        let once = get(|request| {
+            request.path("/v1");
+            request.claims(r#"{"team": "finance"}"#.to_owned());
+        });
+        assert_eq!(once.unwrap().claims.unwrap()["team"], "finance");
+        let twice = get(|request| {
+            request.path("/v1");
+            request.claims("{}".to_owned());
+            request.claims("{}".to_owned());
+        });
+        assert_eq!(twice.err().unwrap().message, "a request takes claims once");
     }
 
     #[test]

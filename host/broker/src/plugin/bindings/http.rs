@@ -55,6 +55,11 @@ impl HostRequest for Call {
         Ok(())
     }
 
+    async fn claims(&mut self, request: Resource<GuestRequest>, claims: String) -> Result<()> {
+        self.table.get_mut(&request)?.claims(claims);
+        Ok(())
+    }
+
     async fn text(&mut self, request: Resource<GuestRequest>, text: String) -> Result<()> {
         self.table.get_mut(&request)?.text(&text);
         Ok(())

@@ -20,6 +20,8 @@ async fn neither_the_brokers_credential_nor_the_token_is_in_any_byte_that_comes_
         ("bearer", HttpAuth::Bearer { token: Zeroizing::new(BEARER.to_owned()) }),
         ("basic", HttpAuth::Basic { user: "broker".to_owned(), password: root() }),
         ("header", HttpAuth::Header { name: "x-api-key".to_owned(), value: root() }),
+        ("sigv4", sigv4(root(), None)),
+        ("session token", sigv4(Zeroizing::new("another-key-0123456789".to_owned()), Some(root()))),
     ] {
         let root = if scheme == "bearer" { BEARER } else { ROOT };
         let service = talkative(root);
@@ -35,6 +37,19 @@ async fn neither_the_brokers_credential_nor_the_token_is_in_any_byte_that_comes_
         for proof in ["[redacted]", "[hidden]", "sent, 200", "body: "] {
             assert!(all.contains(proof), "{scheme}: it did not look: no `{proof}`");
         }
+    }
+}
+
+fn sigv4(
+    secret_access_key: Zeroizing<String>,
+    session_token: Option<Zeroizing<String>>,
+) -> HttpAuth {
+    HttpAuth::Sigv4 {
+        access_key_id: Zeroizing::new("AKIAIOSFODNN7EXAMPLE".to_owned()),
+        secret_access_key,
+        session_token,
+        region: "eu-central-1".to_owned(),
+        service: "sts".to_owned(),
     }
 }
 
@@ -80,10 +95,12 @@ fn handle(issued: &Issued) -> String {
 /// A request without what the host put there: its credential, and secrets that it was told to send.
 fn guests_part(request: &str) -> String {
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
-    let injected =
-        |line: &&str| line.starts_with("authorization: ") || line.starts_with("x-api-key: ");
+    let injected = |line: &&str| {
+        ["authorization: ", "x-api-key: ", "x-amz-"].iter().any(|name| line.starts_with(name))
+    };
     let (host, guest): (Vec<_>, Vec<_>) = head.lines().partition(injected);
-    assert_eq!(host.len(), 1, "authenticated once: {head}");
+    let of_signature = host.iter().filter(|line| line.starts_with("x-amz-")).count();
+    assert_eq!(host.len() - of_signature, 1, "authenticated once: {head}");
     let body = if head.starts_with("POST /v1/echo ") { "" } else { body };
     format!("{}\n{body}", guest.join("\n"))
 }

@@ -1,6 +1,8 @@
 //! Finds a secret in bytes that came out, in whatever common encoding. Shares nothing with the
 //! code that takes secrets out: where that encodes the secret, this decodes the bytes.
 
+use std::collections::HashSet;
+
 /// How `secret`, or a long part of it, can be read out of `bytes`.
 ///
 /// One encoding is undone: what the host promises. What a service does to a secret beyond that
@@ -23,12 +25,9 @@ fn part_in(text: &[u8], secret: &str) -> Option<String> {
     let text = text.to_ascii_lowercase();
     let secret = secret.to_ascii_lowercase();
     let bytes = PART_BYTES.min(secret.len());
-    let part = secret.as_bytes().windows(bytes).find(|part| holds(&text, part))?;
+    let parts: HashSet<_> = secret.as_bytes().windows(bytes).collect();
+    let part = text.windows(bytes).find(|window| parts.contains(window))?;
     Some(String::from_utf8_lossy(part).into_owned())
-}
-
-fn holds(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
 }
 
 /// All readings of `text` one layer down.

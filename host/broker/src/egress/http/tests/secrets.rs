@@ -54,6 +54,24 @@ async fn the_host_authenticates_and_frames_the_request() {
 }
 
 #[tokio::test]
+async fn claims_are_refused_where_no_token_carries_them_and_hold_no_secret() {
+    let server = Server::json("{}");
+    let door = Setup { auth: bearer(), ..Setup::to(server.url()) }.door();
+    for (claims, kind, sentence) in [
+        (r#"{"team": "finance"}"#, FailureKind::InvalidInput, "bind it with `web-identity`"),
+        (r#"{"sub": "backend:aws"}"#, FailureKind::InvalidInput, "claim `sub` is set by the host"),
+        (r#"{"team": "root\/token+1234"}"#, FailureKind::Denied, "in plain sight"),
+    ] {
+        let mut request = post();
+        request.claims(claims.to_owned());
+        let refused = send(&door, &request).await.err().unwrap();
+        assert_eq!((refused.kind, refused.request_sent), (kind, false), "{claims}");
+        assert!(refused.message.contains(sentence), "{claims}: {}", refused.message);
+    }
+    assert!(server.seen().is_empty(), "nothing is sent");
+}
+
+#[tokio::test]
 async fn a_root_secret_that_the_service_echoes_is_not_seen() {
     let shown = serde_json::json!({
         "plain": TOKEN,

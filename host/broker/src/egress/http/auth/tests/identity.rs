@@ -89,6 +89,23 @@ async fn a_web_identity_is_a_bearer_token_that_names_the_backend_and_the_call() 
 }
 
 #[tokio::test]
+async fn a_web_identity_says_what_the_plugin_adds_and_stays_the_hosts() {
+    let (signing, server) = (Signing::start().await, Server::start().await);
+    let authenticator = signing.authenticator(web_identity(None));
+    assert!(authenticator.takes_claims());
+    let (route, mut outgoing) = (server.route(), get("/"));
+    // What the door refuses to let in, to show that it would not count either.
+    let added = serde_json::json!({ "team": "finance", "sub": "another", "aud": "another" });
+    let acting = authenticator.within(None).saying(added.as_object());
+    acting.apply(&route, &mut outgoing, end()).await.unwrap();
+    client(None).exchange(&route, outgoing, end()).await.unwrap();
+    let seen = server.only();
+    let token = seen.header("authorization").strip_prefix("Bearer ").unwrap();
+    let claims = signing.claims(token, "sts.example");
+    assert_eq!((&claims["team"], &claims["sub"]), (&"finance".into(), &"backend:backend".into()));
+}
+
+#[tokio::test]
 async fn a_web_identity_joins_the_form_that_the_guest_wrote() {
     let (signing, server) = (Signing::start().await, Server::start().await);
     let authenticator = signing.authenticator(web_identity(Some("WebIdentityToken")));
