@@ -148,7 +148,9 @@ const AUTH_KEY: &str = "auth = { sigv4 = { access_key_id = \"file:secrets/aws-id
                         service = \"sts\" } }\n";
 
 const AUTH_TOKEN: &str = "auth = { web-identity = { audience = \"sts.amazonaws.com\", \
-                          form_parameter = \"WebIdentityToken\" } }\n";
+                          form_parameter = \"WebIdentityToken\", claims = \
+                          [\"https://aws.amazon.com/tags\", \
+                          \"https://aws.amazon.com/source_identity\"] } }\n";
 
 const READS: &str = r#"reads = ["/*/*/Credentials/AccessKeyId", "/*/*/Credentials/Expiration", "/*/*/AssumedRoleUser/Arn", "/ErrorResponse/Error/Code", "/ErrorResponse/Error/Message"]
 "#;

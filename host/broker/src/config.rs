@@ -302,6 +302,9 @@ pub enum AuthConfig {
         /// The form parameter that carries it, such as `WebIdentityToken`; without one it is a
         /// bearer token.
         form_parameter: Option<String>,
+        /// The further claims that the plugin may add, such as session tags for AWS.
+        #[serde(default)]
+        claims: Vec<String>,
     },
     /// A client certificate.
     Mtls {

@@ -45,7 +45,8 @@ impl Provider for OidcToken {
             return Err(Error::new(ErrorKind::InvalidConfig, format!("`claims` {problem}")));
         }
         let claims = Value::Object(claims.clone()).to_string();
-        let token = jwt::sign(ISSUER, audience, &claims, issue.expires_at)?;
+        let of_audience = |error: Error| error.with_advice(&format!("audience `{audience}`"));
+        let token = jwt::sign(ISSUER, audience, &claims, issue.expires_at).map_err(of_audience)?;
         lease.set_secret("token", &token)?;
         lease.set_field("issuer", &jwt::issuer(ISSUER)?)?;
         lease.set_field("audience", audience)?;

@@ -115,7 +115,8 @@ impl<'s> Request<'s> {
     }
 
     /// Adds claims to the token with which the broker authenticates this request: a JSON object.
-    /// Only where the operator bound the connection with `web-identity`, and at most once.
+    /// Only where the operator bound the connection with `web-identity` and granted these claims,
+    /// and at most once.
     pub fn claims<T: serde::Serialize + ?Sized>(mut self, claims: &T) -> Self {
         match serde_json::to_string(claims) {
             Ok(claims) => self.head.push(Head::Claims(claims)),
@@ -188,7 +189,8 @@ impl<'s> Request<'s> {
         self
     }
 
-    /// Sends it and reads the whole response, whatever its status. At most 8 times in a call.
+    /// Sends it and reads the whole response, whatever its status. At most 8 times in a call,
+    /// refused requests included.
     pub fn send(self) -> Result<Response, Error> {
         if let Some(problem) = self.problem {
             return Err(problem);

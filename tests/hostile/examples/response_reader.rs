@@ -24,13 +24,14 @@ impl Attack for ResponseReader {
             .json_with_secrets(&body, &[("/token", &token)])
             .send()?;
         look(&told, &mut seen);
-        for name in ["other", "", "*", "api\0", "http://127.0.0.1"] {
+        for name in ["other", "api\0"] {
             tell(http::Request::get(name).path("/v1/tokens").send(), &mut seen);
         }
         tell(http::Request::get("api").path("/v2/tokens").send(), &mut seen);
         tell(http::Request::new("api", "DELETE").path("/v1/tokens").send(), &mut seen);
         tell(http::Request::get("api").path("/v1").header("authorization", "x").send(), &mut seen);
-        for _ in 0..7 {
+        // The last of the eight, refused ones among them, and one more.
+        for _ in 0..2 {
             tell(http::Request::get("api").path("/v1/echo").send(), &mut seen);
         }
         lease.set_secret("token", &token)?;

@@ -4,14 +4,14 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use data_encoding::HEXUPPER;
 use zeroize::Zeroizing;
 
+use super::scram::is_generated;
+
 /// The `mysql_native_password` verifier of `secret`: `*` and the digits of SHA1(SHA1(secret)).
 ///
 /// `None` unless the secret has the form of those that the host generates. There is no salt and
 /// no stretching, so the verifier of a secret with less than 128 bits could be searched.
 pub fn verifier(secret: &str) -> Option<Zeroizing<String>> {
-    let generated = secret.len() >= GENERATED_CHARS_MIN
-        && secret.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    generated.then(|| verifier_of(secret))
+    is_generated(secret).then(|| verifier_of(secret))
 }
 
 fn verifier_of(secret: &str) -> Zeroizing<String> {
@@ -19,9 +19,6 @@ fn verifier_of(secret: &str) -> Zeroizing<String> {
     let twice = digest(&SHA1_FOR_LEGACY_USE_ONLY, once.as_ref());
     Zeroizing::new(format!("*{}", HEXUPPER.encode(twice.as_ref())))
 }
-
-/// The letters and digits of 128 bits, the least that the host generates.
-const GENERATED_CHARS_MIN: usize = 22;
 
 #[cfg(test)]
 mod tests {

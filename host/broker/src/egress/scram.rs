@@ -23,6 +23,12 @@ pub fn random_secret(bits: u32) -> Result<Zeroizing<String>, Unspecified> {
     }
 }
 
+/// Whether `secret` has the form of those that [`random_secret`] makes of 128 bits or more: nobody
+/// can search it.
+pub fn is_generated(secret: &str) -> bool {
+    secret.len() >= GENERATED_CHARS_MIN && secret.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
 /// The SCRAM-SHA-256 verifier of `secret` with a fresh salt, in the form of RFC 5803 as
 /// PostgreSQL stores it. `secret` must be printable ASCII, for which SASLprep changes nothing.
 ///
@@ -48,6 +54,9 @@ fn verifier_with_salt(secret: &str, iterations: NonZeroU32, salt: &[u8]) -> Zero
         BASE64.encode(server_key.as_ref()),
     ))
 }
+
+/// The letters and digits of 128 bits, the least that the host generates.
+const GENERATED_CHARS_MIN: usize = 22;
 
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 

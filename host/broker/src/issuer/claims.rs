@@ -91,7 +91,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut values = Map::new();
         while let Some((name, Strict(value))) = entries.next_entry::<String, Strict>()? {
             if values.contains_key(&name) {
-                return Err(A::Error::custom(format!("`{name}` stands there twice")));
+                return Err(A::Error::custom("a name stands there twice"));
             }
             values.insert(name, value);
         }

@@ -137,9 +137,10 @@ fn http_auth(file: &ConfigFile, keys: &[&str], auth: &AuthConfig) -> Result<Http
         AuthConfig::GoogleServiceAccount { key, scopes } => {
             HttpAuth::GoogleServiceAccount { key: read(key)?, scopes: scopes.clone() }
         }
-        AuthConfig::WebIdentity { audience, form_parameter } => HttpAuth::WebIdentity {
+        AuthConfig::WebIdentity { audience, form_parameter, claims } => HttpAuth::WebIdentity {
             audience: audience.clone(),
             form_parameter: form_parameter.clone(),
+            claims: claims.clone(),
         },
         AuthConfig::Mtls { certificate, key } => {
             let path = file.base().join(certificate);
@@ -231,8 +232,8 @@ mod tests {
                 format!("{token_url} {subject_audience} {audience:?} {scopes:?}")
             }
             HttpAuth::GoogleServiceAccount { key, scopes } => format!("{} {scopes:?}", *key),
-            HttpAuth::WebIdentity { audience, form_parameter } => {
-                format!("{audience} {form_parameter:?}")
+            HttpAuth::WebIdentity { audience, form_parameter, claims } => {
+                format!("{audience} {form_parameter:?} {claims:?}")
             }
             HttpAuth::Mtls { certificate, key } => {
                 format!("{} {}", String::from_utf8(certificate).unwrap().trim(), *key)
@@ -268,8 +269,8 @@ mod tests {
                 "the-secret [\"a\"]",
             ),
             (
-                "{ web-identity = { audience = \"a\", form_parameter = \"WebIdentityToken\" } }",
-                "a Some(\"WebIdentityToken\")",
+                "{ web-identity = { audience = \"a\", form_parameter = \"WebIdentityToken\", claims = [\"team\"] } }",
+                "a Some(\"WebIdentityToken\") [\"team\"]",
             ),
             (
                 "{ mtls = { certificate = \"chain.pem\", key = \"file:secret\" } }",

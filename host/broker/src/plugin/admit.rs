@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use claviger_core::name::PluginName;
 use data_encoding::HEXLOWER;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 
 use super::bindings::PluginPre;
@@ -30,6 +31,8 @@ pub struct Loaded {
     grants: Grants,
     /// Shared with what the same bytes become at the next reload: a reload forgives no trap.
     quarantine: Arc<Mutex<Quarantine>>,
+    /// Its share of the sandbox's turns, which a reload does not double.
+    pub(super) turns: Arc<Semaphore>,
 }
 
 /// What was found out about a component without compiling it.
@@ -105,8 +108,18 @@ impl Loaded {
         let pre = link::link(&component, grants)?;
         let pre = PluginPre::new(pre).map_err(|error| LinkError::Mismatch(format!("{error:#}")))?;
         let quarantine = earlier.map(|earlier| Arc::clone(&earlier.quarantine)).unwrap_or_default();
-        let (name, manifest) = (spec.name.clone(), Arc::new(manifest));
-        Ok(Arc::new(Self { name, manifest, sha256, signature, pre, component, grants, quarantine }))
+        let turns = earlier.map_or_else(|| sandbox.share(), |earlier| Arc::clone(&earlier.turns));
+        Ok(Arc::new(Self {
+            name: spec.name.clone(),
+            manifest: Arc::new(manifest),
+            sha256,
+            signature,
+            pre,
+            component,
+            grants,
+            quarantine,
+            turns,
+        }))
     }
 
     /// How long it is still quarantined, in seconds.

@@ -135,6 +135,11 @@ pub async fn revoke(
     Ok(answer.map_err(Failure::from))
 }
 
+/// What a guest is told of a connection that it has not. Not its name: the host's own sentences
+/// repeat nothing of the guest's, or what is redacted in them would confirm a guess.
+const NO_CONNECTION: &str =
+    "the connection is not requested by the manifest or not granted by the operator";
+
 /// An error for the guest: bounded and without secrets.
 fn to_guest(failure: &Failure, redactor: &Redactor) -> Error {
     let retry_after = failure.retry_after.map(|wait| wait.as_millis());

@@ -47,6 +47,7 @@ pub struct Call {
 #[derive(Debug, Default)]
 pub struct Used {
     pub(super) secrets: u32,
+    pub(super) secret_bytes: usize,
     pub(super) sessions: u32,
     pub(super) statements: usize,
     pub(super) requests: u32,

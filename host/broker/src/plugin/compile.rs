@@ -262,6 +262,8 @@ const SENTENCE_BYTES_MAX: u64 = 4 * SENTENCE_CHARS_MAX as u64;
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn error(compiler: &Compiler, wasm: &[u8]) -> String {
@@ -279,6 +281,49 @@ mod tests {
     fn without_a_child_nothing_is_compiled() {
         let said = error(&Compiler::of("/nonexistent/clavigerd".into()), b"\0asm\x0d\0\x01\0");
         assert!(said.contains("cannot be started to compile it"), "{said}");
+    }
+
+    #[test]
+    fn the_child_takes_its_limits_before_it_reads_a_byte() {
+        let mut child = Compiler::of_this_program().start(LimitsClass::Standard).unwrap();
+        let path = format!("/proc/{}/limits", child.id());
+        // It waits for a component that never comes.
+        let limits = loop {
+            let limits = std::fs::read_to_string(&path).unwrap();
+            if limit(&limits, "Max open files") == OPEN_FILES.to_string() {
+                break limits;
+            }
+            assert!(child.try_wait().unwrap().is_none(), "it ended:\n{limits}");
+            std::thread::yield_now();
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for (name, most) in [
+            ("Max address space", STANDARD.memory_bytes_max),
+            ("Max cpu time", STANDARD.cpu.as_secs()),
+            ("Max file size", 0),
+        ] {
+            assert_eq!(limit(&limits, name), most.to_string(), "{limits}");
+        }
+    }
+
+    /// The soft limit of this name in the kernel's table.
+    fn limit<'t>(table: &'t str, name: &str) -> &'t str {
+        let line = table.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().next()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_child_that_runs_out_of_memory_ends_without_harm() {
+        let folder = tempfile::tempdir().unwrap();
+        let wasm = std::fs::read(crate::plugin::tests::component_path("postgres")).unwrap();
+        // 100 MB of address space, which the compiler's threads alone exceed.
+        let (program, limit) = (folder.path().join("clavigerd"), "ulimit -v 100000");
+        let script = format!("#!/bin/bash\n{limit}\nexec {} \"$@\"\n", tests_program().display());
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let said = error(&Compiler::of(program), &wasm);
+        assert!(said.contains("made the compiler end without an answer"), "{said}");
     }
 
     #[test]

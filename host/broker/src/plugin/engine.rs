@@ -35,6 +35,12 @@ pub enum EngineError {
     Ticker(#[from] std::io::Error),
 }
 
+/// A call's right to run, given back when it is dropped.
+pub(super) struct Turn {
+    _of_plugin: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
+
 impl Sandbox {
     /// One that keeps no compiled component.
     #[cfg(test)]
@@ -50,11 +56,22 @@ impl Sandbox {
         Ok(Arc::new(Self { engine, limits, components, turns }))
     }
 
-    /// Waits for a turn; `None` if none came in time. The pool has a slot for every turn, and
-    /// would fail where this waits.
-    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        let turn = Arc::clone(&self.turns).acquire_owned();
-        timeout(self.limits.wait_max, turn).await.ok()?.ok()
+    /// Waits for a turn of a plugin with this share; `None` if none came in time. The pool has a
+    /// slot for every turn, and would fail where this waits.
+    pub(super) async fn turn(&self, share: &Arc<Semaphore>) -> Option<Turn> {
+        let turn = async {
+            let of_plugin = Arc::clone(share).acquire_owned().await.ok()?;
+            let of_all = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+            Some(Turn { _of_plugin: of_plugin, _of_all: of_all })
+        };
+        timeout(self.limits.wait_max, turn).await.ok()?
+    }
+
+    /// What one plugin may take of all turns: half, so that calls that wait for one dead upstream
+    /// do not keep every other plugin waiting.
+    pub(super) fn share(&self) -> Arc<Semaphore> {
+        let half = self.limits.calls_max.div_ceil(2);
+        Arc::new(Semaphore::new(half.try_into().unwrap_or(usize::MAX)))
     }
 }
 

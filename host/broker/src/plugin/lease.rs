@@ -85,7 +85,7 @@ impl LeaseDraft {
     /// Sets what the upstream will log.
     pub fn set_join_key(&mut self, name: String, value: String) -> Result<(), Failure> {
         if !self.manifest.join_keys.contains_key(&name) {
-            return Err(refuse(format!("the manifest's `join-keys` do not name `{name}`")));
+            return Err(refuse("the manifest's `join-keys` do not name this".to_owned()));
         }
         self.join_keys.insert(name, value);
         self.check_size()
@@ -124,7 +124,7 @@ impl LeaseDraft {
 
     fn is_secret(&self, name: &str) -> Result<bool, Failure> {
         let field = self.manifest.credential.fields.iter().find(|(known, _)| known == name);
-        let missing = || refuse(format!("the manifest's `credential.fields` do not name `{name}`"));
+        let missing = || refuse("the manifest's `credential.fields` do not name this".to_owned());
         field.map(|(_, spec)| spec.secret).ok_or_else(missing)
     }
 

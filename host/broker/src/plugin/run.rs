@@ -125,7 +125,7 @@ impl Run<'_> {
         if let Some(secs) = self.loaded.quarantined_secs() {
             return Err(Ended::Quarantined(secs));
         }
-        let turn = self.sandbox.turn().await;
+        let turn = self.sandbox.turn(&self.loaded.turns).await;
         *turn_wait = began.elapsed();
         let _turn = turn.ok_or(Ended::Busy)?;
         let end = began + self.sandbox.limits.wall;

@@ -120,7 +120,7 @@ fn plugin(component: &str) -> PluginSpec {
 }
 
 /// Where the components are: `CLAVIGER_PLUGINS`, or where `cargo xtask plugins` leaves them.
-fn component_path(component: &str) -> PathBuf {
+pub(super) fn component_path(component: &str) -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = std::env::var_os("CLAVIGER_PLUGINS")
         .map_or_else(|| workspace.join("target/plugins"), PathBuf::from);

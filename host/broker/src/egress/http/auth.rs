@@ -24,9 +24,9 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::exchange::{Exchange, Outgoing, Reach, Route};
-use crate::egress::Failure;
 use crate::egress::redact::SharedSecret;
 use crate::egress::tls::ClientIdentity;
+use crate::egress::{Failure, FailureKind};
 use crate::issuer::{Issuer, Own, Subject};
 use endpoint::{Grant, TokenEndpoint};
 use google::ServiceAccount;
@@ -106,6 +106,8 @@ pub enum HttpAuth {
         audience: String,
         /// The form parameter that carries it; without one it is a bearer token.
         form_parameter: Option<String>,
+        /// The further claims that a plugin may add.
+        claims: Vec<String>,
     },
     /// A client certificate.
     Mtls {
@@ -177,11 +179,25 @@ pub enum AuthError {
 
 enum Scheme {
     None,
-    Mtls { certificate: Vec<u8>, key: SharedSecret },
-    Fixed { name: HeaderName, value: SharedSecret },
+    Mtls {
+        certificate: Vec<u8>,
+        key: SharedSecret,
+    },
+    Fixed {
+        name: HeaderName,
+        value: SharedSecret,
+    },
     Sigv4(Signer),
-    Token { endpoint: Box<TokenEndpoint>, tokens: Tokens },
-    WebIdentity { issuer: Arc<Issuer>, audience: String, form_parameter: Option<String> },
+    Token {
+        endpoint: Box<TokenEndpoint>,
+        tokens: Tokens,
+    },
+    WebIdentity {
+        issuer: Arc<Issuer>,
+        audience: String,
+        form_parameter: Option<String>,
+        claims: Vec<String>,
+    },
 }
 
 /// An authenticator in one call.
@@ -217,9 +233,25 @@ impl Authenticator {
         Acting { authenticator: self, subject, claims: None }
     }
 
-    /// Whether a request may add claims: the token that authenticates it is signed for it alone.
-    pub const fn takes_claims(&self) -> bool {
-        matches!(self.scheme, Scheme::WebIdentity { .. })
+    /// Whether a request may add these claims to the token that is signed for it alone.
+    pub fn admit_claims(&self, claims: Option<&Map<String, Value>>) -> Result<(), Failure> {
+        let Some(claims) = claims else { return Ok(()) };
+        let refused = |message| Err(Failure::unsent(FailureKind::Denied, message));
+        match &self.scheme {
+            Scheme::WebIdentity { claims: granted, .. } => {
+                if claims.keys().all(|name| granted.contains(name)) {
+                    return Ok(());
+                }
+                refused(
+                    "the operator has not granted these claims: they stand under `claims` of \
+                         `web-identity`",
+                )
+            }
+            _ => refused(
+                "the connection authenticates without a token that could carry claims: \
+                          bind it with `web-identity`",
+            ),
+        }
     }
 
     /// The configured secrets, as written and as they travel.
@@ -238,16 +270,16 @@ impl Authenticator {
         }
     }
 
-    /// The service answered 401: a token that is kept is worth nothing.
-    pub fn rejected(&self) {
+    /// The service answered 401 to a request with these tokens: they are worth nothing.
+    pub fn rejected(&self, used: &[SharedSecret]) {
         if let Scheme::Token { tokens, .. } = &self.scheme {
-            tokens.forget();
+            used.iter().for_each(|token| tokens.reject(token));
         }
     }
 }
 
 impl<'a> Acting<'a> {
-    /// With these claims in a token that [takes](Authenticator::takes_claims) them.
+    /// With these claims, which were [admitted](Authenticator::admit_claims).
     #[must_use]
     pub const fn saying(self, claims: Option<&'a Map<String, Value>>) -> Self {
         Self { claims, ..self }
@@ -275,7 +307,7 @@ impl<'a> Acting<'a> {
                 inject::bearer(outgoing, &token)?;
                 Ok(vec![token])
             }
-            Scheme::WebIdentity { issuer, audience, form_parameter } => {
+            Scheme::WebIdentity { issuer, audience, form_parameter, .. } => {
                 let own = Own { claims: self.claims, ..self.own(audience) };
                 let token = issuer.sign_own(&own, now())?;
                 match form_parameter {
@@ -322,7 +354,8 @@ fn scheme(auth: HttpAuth, parts: AuthParts) -> Result<(Scheme, Vec<SharedSecret>
         HttpAuth::Header { name, value } => {
             let value = Arc::new(value);
             let name = inject::credential_header(&name)?;
-            (fixed(name, Arc::clone(&value), "value")?, vec![value])
+            let roots = parts_of(&value);
+            (fixed(name, value, "value")?, roots)
         }
         HttpAuth::Sigv4 { access_key_id, secret_access_key, session_token, region, service } => {
             let keys = [Some(access_key_id), Some(secret_access_key), session_token];
@@ -330,13 +363,13 @@ fn scheme(auth: HttpAuth, parts: AuthParts) -> Result<(Scheme, Vec<SharedSecret>
             let roots = [&id, &key, &token].into_iter().flatten().cloned().collect();
             (Scheme::Sigv4(Signer::new([id, key, token], region, service)?), roots)
         }
-        HttpAuth::WebIdentity { audience, form_parameter } => {
+        HttpAuth::WebIdentity { audience, form_parameter, claims } => {
             let issuer = parts.issuer.ok_or(AuthError::NoIssuer)?;
             filled(&[("audience", &audience)])?;
             if let Some(name) = &form_parameter {
                 filled(&[("form_parameter", name)])?;
             }
-            (Scheme::WebIdentity { issuer, audience, form_parameter }, Vec::new())
+            (Scheme::WebIdentity { issuer, audience, form_parameter, claims }, Vec::new())
         }
         HttpAuth::Mtls { certificate, key } => {
             check_identity(&certificate, &key)?;
@@ -389,6 +422,14 @@ fn token_scheme(
     Ok((Scheme::Token { endpoint: Box::new(endpoint), tokens: Tokens::default() }, roots))
 }
 
+/// A header's value and its words, such as `abc` of `Token abc`: a service may say one of them back.
+fn parts_of(value: &SharedSecret) -> Vec<SharedSecret> {
+    let words = value.split(|c: char| c.is_whitespace() || "=:;,\"'".contains(c));
+    let long = words.filter(|word| word.len() >= WORD_BYTES_MIN && *word != value.as_str());
+    let words = long.map(|word| shared(word.to_owned()));
+    std::iter::once(Arc::clone(value)).chain(words).collect()
+}
+
 fn basic(
     user: &str,
     password: Zeroizing<String>,
@@ -439,3 +480,6 @@ fn shared(text: String) -> SharedSecret {
 fn now() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }
+
+/// What is shorter is a word such as `Bearer`, or no secret.
+const WORD_BYTES_MIN: usize = 8;

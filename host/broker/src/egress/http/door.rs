@@ -92,15 +92,13 @@ impl Door {
         let Canonical { method, path, path_and_query, headers, body, claims, written } =
             request.canonical()?;
         self.policy.admit(&method, &path)?;
+        self.authenticator.admit_claims(claims.as_ref())?;
+        // Last: all else is decided without looking at a secret, so a refusal tells a guest who
+        // guesses nothing but this.
         if redactor.finds_secret(&written) {
             let message = "the request holds a secret in plain sight: put it into the body as a \
                            `secret`";
             return Err(Failure::unsent(FailureKind::Denied, message));
-        }
-        if claims.is_some() && !self.authenticator.takes_claims() {
-            let message = "the connection authenticates without a token that could carry claims: \
-                           bind it with `web-identity`";
-            return Err(Failure::unsent(FailureKind::InvalidInput, message));
         }
         let outgoing = Outgoing { method, path_and_query, headers, body };
         Ok(Admitted { outgoing, claims, subject: None })
@@ -119,10 +117,10 @@ impl Door {
         let applied = acting.apply(&self.route, &mut outgoing, end).await;
         // A token endpoint may have been asked, but not this service.
         let applied = applied.map_err(|failure| Failure { request_sent: false, ..failure })?;
-        applied.into_iter().for_each(|secret| redactor.learn(secret));
+        applied.iter().for_each(|secret| redactor.learn(Arc::clone(secret)));
         let incoming = self.client.exchange(&self.route, outgoing, end).await?;
         if incoming.status == StatusCode::UNAUTHORIZED {
-            self.authenticator.rejected();
+            self.authenticator.rejected(&applied);
         }
         Ok(GuestResponse::new(&incoming, Arc::clone(&self.policy)))
     }

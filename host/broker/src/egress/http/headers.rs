@@ -5,6 +5,10 @@ use http::{HeaderName, HeaderValue};
 /// A header that a guest wants to send, or a sentence on what is wrong with it.
 pub fn guest(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), &'static str> {
     let malformed = "a header has a name of letters, digits and dashes";
+    // Many servers read `_` and other signs as `-`, and would see the host's headers in the guest's.
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Err(malformed);
+    }
     let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed)?;
     if is_the_hosts(name.as_str()) {
         return Err("this header is the host's: authentication, routing and framing are not set \

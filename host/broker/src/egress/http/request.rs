@@ -1,12 +1,15 @@
 //! A request as a guest puts it together: every part encoded as it comes in, every limit kept.
 //! Knows neither address nor credential.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::encode::{Encoding, percent};
 use super::{headers, path};
+use crate::egress::redact::SharedSecret;
 use crate::egress::{Failure, FailureKind};
 use crate::issuer::guest_claims;
 
@@ -34,7 +37,7 @@ struct Claims {
 enum Part {
     Plain(String),
     /// What the guest put there without seeing it.
-    Secret(Zeroizing<String>),
+    Secret(SharedSecret),
 }
 
 /// A request in its one form, of which nothing can be read in two ways.
@@ -123,8 +126,7 @@ impl GuestRequest {
         match guest_claims(&text) {
             Ok(members) => self.claims = Some(Claims { written: text, members }),
             Err(error) => {
-                let refused = Failure::unsent(FailureKind::InvalidInput, error.to_string());
-                self.problem.get_or_insert(refused);
+                self.refuse(Failure::unsent(FailureKind::InvalidInput, error.to_string()));
             }
         }
     }
@@ -147,13 +149,17 @@ impl GuestRequest {
         }
     }
 
-    /// Adds a secret to the body.
-    pub fn secret(&mut self, value: &str, encoding: Encoding) {
-        let encoded = encoding.write(value);
+    /// Adds an encoded secret to the body.
+    pub fn secret(&mut self, encoded: &SharedSecret) {
         if self.fits_body(encoded.len()) {
             self.body_bytes += encoded.len();
-            self.add_part(Part::Secret(encoded));
+            self.add_part(Part::Secret(Arc::clone(encoded)));
         }
+    }
+
+    /// Makes `send` fail so, unless something was wrong before.
+    pub fn refuse(&mut self, failure: Failure) {
+        self.problem.get_or_insert(failure);
     }
 
     /// The request in its one form, or what is wrong with it.
@@ -277,6 +283,10 @@ mod tests {
         request.canonical()
     }
 
+    fn encoded(secret: &str, encoding: Encoding) -> SharedSecret {
+        Arc::new(encoding.write(secret))
+    }
+
     #[test]
     fn claims_are_taken_once() {
         let once = get(|request| {
@@ -304,7 +314,7 @@ mod tests {
             request.text("{\"name\":");
             request.value("a\"b", Encoding::Json);
             request.text(",\"p\":");
-            request.secret("s\"1", Encoding::Json);
+            request.secret(&encoded("s\"1", Encoding::Json));
             request.text("}");
         })
         .unwrap();
@@ -374,7 +384,7 @@ mod tests {
         at_root("", |r| r.text(&long(65_536)));
         at_root("at most 64 KiB", |r| r.text(&long(65_537)));
         at_root("at most 64 KiB", |r| r.value(&long(60_000), Encoding::Base64));
-        at_root("64 secrets", |r| (0..130).for_each(|_| r.secret("s", Encoding::Raw)));
+        at_root("64 secrets", |r| (0..130).for_each(|_| r.secret(&encoded("s", Encoding::Raw))));
         check("", |request| request.path(&format!("/{}", long(4_095))));
         check("at most 4 KiB", |request| request.path(&format!("/{}", long(4_096))));
     }

@@ -74,7 +74,7 @@ impl Matcher {
         for view in views(text.as_bytes()) {
             self.each(&view, |form, start, end| {
                 if let Some((start, end)) = form.extent(&view.bytes, start, end) {
-                    spans.push(view.span(start, end));
+                    join(&mut spans, view.span(start, end));
                 }
                 Go::On
             });
@@ -166,6 +166,18 @@ fn base64(alphabet: &Encoding, secret: &str, shift: usize) -> Zeroizing<String> 
     let digits = Zeroizing::new(alphabet.encode(&bytes));
     let (first, last) = ((shift * 8).div_ceil(6), bytes.len() * 8 / 6);
     Zeroizing::new(digits.get(first..last).unwrap_or_default().to_owned())
+}
+
+/// Adds a span, or makes the last one longer: matches come in the order of their ends, and a text
+/// of one letter may hold more of them than it has letters.
+fn join(spans: &mut Vec<(usize, usize)>, (start, end): (usize, usize)) {
+    match spans.last_mut() {
+        Some((first, last)) if start <= *last && end >= *first => {
+            *first = start.min(*first);
+            *last = end.max(*last);
+        }
+        _ => spans.push((start, end)),
+    }
 }
 
 /// In order, and those that touch as one.

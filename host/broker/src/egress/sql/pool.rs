@@ -12,6 +12,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::address::{Address, Endpoint, Transport};
 use super::dialect::Dialect;
+use super::postgres::Canceller;
 use super::session::Session;
 use super::{failure, mysql, postgres};
 use crate::egress::redact::SharedSecret;
@@ -46,7 +47,7 @@ pub struct Pool {
 }
 
 enum Connections {
-    Postgres(deadpool_postgres::Pool),
+    Postgres(deadpool_postgres::Pool, Canceller),
     Mysql(mysql::Pool),
 }
 
@@ -65,7 +66,7 @@ impl Pool {
     /// A pool that has not connected yet.
     pub fn new(spec: &PoolSpec) -> Result<Self, OpenError> {
         let connections = match spec.address.dialect {
-            Dialect::Postgres => Connections::Postgres(postgres_pool(spec)?),
+            Dialect::Postgres => postgres_pool(spec)?,
             Dialect::Mysql => Connections::Mysql(mysql_pool(spec)?),
         };
         Ok(Self { connections, database: spec.address.database.clone() })
@@ -74,7 +75,10 @@ impl Pool {
     /// Lends a connection, waiting for a free one until `deadline`.
     pub async fn lend(&self, deadline: Instant) -> Result<Session, Failure> {
         match &self.connections {
-            Connections::Postgres(pool) => lend_postgres(pool, deadline).await,
+            Connections::Postgres(pool, canceller) => {
+                let connection = lend_postgres(pool, deadline).await?;
+                Ok(Session::Postgres(postgres::Session::new(connection, canceller.clone())))
+            }
             Connections::Mysql(pool) => pool.lend(deadline).await.map(Session::Mysql),
         }
     }
@@ -82,7 +86,7 @@ impl Pool {
     /// Which dialect the sessions speak.
     pub const fn dialect(&self) -> Dialect {
         match self.connections {
-            Connections::Postgres(_) => Dialect::Postgres,
+            Connections::Postgres(..) => Dialect::Postgres,
             Connections::Mysql(_) => Dialect::Mysql,
         }
     }
@@ -105,31 +109,32 @@ pub(super) fn no_connection_in_time() -> Failure {
     Failure::unsent(FailureKind::Timeout, "the database did not answer in time")
 }
 
-fn postgres_pool(spec: &PoolSpec) -> Result<deadpool_postgres::Pool, OpenError> {
+fn postgres_pool(spec: &PoolSpec) -> Result<Connections, OpenError> {
     let config = config(spec);
     let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = match spec.address.transport {
-        Transport::Plain => Manager::from_config(config, NoTls, manager_config),
+    let (manager, canceller) = match spec.address.transport {
+        Transport::Plain => (Manager::from_config(config, NoTls, manager_config), Canceller::Plain),
         Transport::VerifiedTls => {
             let tls = MakeRustlsConnect::new(tls::client(spec.ca_file.as_deref(), None)?);
-            Manager::from_config(config, tls, manager_config)
+            (Manager::from_config(config, tls.clone(), manager_config), Canceller::Tls(tls))
         }
     };
-    deadpool_postgres::Pool::builder(manager)
+    let pool = deadpool_postgres::Pool::builder(manager)
         .max_size(spec.connections_max)
         .runtime(Runtime::Tokio1)
         .build()
-        .map_err(|error| OpenError::Pool(error.to_string()))
+        .map_err(|error| OpenError::Pool(error.to_string()))?;
+    Ok(Connections::Postgres(pool, canceller))
 }
 
 async fn lend_postgres(
     pool: &deadpool_postgres::Pool,
     deadline: Instant,
-) -> Result<Session, Failure> {
+) -> Result<deadpool_postgres::Object, Failure> {
     let most = Some(deadline.saturating_duration_since(Instant::now()));
     let timeouts = Timeouts { wait: most, create: most, recycle: most };
     match pool.timeout_get(&timeouts).await {
-        Ok(object) => Ok(Session::Postgres(postgres::Session::new(object))),
+        Ok(connection) => Ok(connection),
         Err(PoolError::Backend(error)) => Err(failure::of_connect(&error)),
         Err(PoolError::Timeout(deadpool_postgres::TimeoutType::Wait)) => {
             Err(busy(pool.status().max_size))

@@ -1,9 +1,14 @@
 //! One PostgreSQL connection lent for one call: runs statements within the call's deadline, and
 //! returns to the pool only if the server has answered everything.
 
+use std::time::Duration;
+
 use deadpool_postgres::Object;
-use tokio::time::{Instant, timeout_at};
-use tokio_postgres::{Error, SimpleQueryMessage, SimpleQueryRow, SimpleQueryStream};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_postgres::{
+    CancelToken, Error, NoTls, SimpleQueryMessage, SimpleQueryRow, SimpleQueryStream,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_stream::StreamExt;
 
 use super::failure;
@@ -14,6 +19,7 @@ use crate::egress::{Failure, FailureKind};
 /// A lent connection.
 pub struct Session {
     connection: Option<Object>,
+    canceller: Canceller,
     /// Whether it has been reset for this call.
     reset: bool,
     /// Whether the server owes an answer; then the connection is closed instead of returned.
@@ -21,8 +27,8 @@ pub struct Session {
 }
 
 impl Session {
-    pub(super) const fn new(connection: Object) -> Self {
-        Self { connection: Some(connection), reset: false, owed: false }
+    pub(super) const fn new(connection: Object, canceller: Canceller) -> Self {
+        Self { connection: Some(connection), canceller, reset: false, owed: false }
     }
 
     /// Runs one query.
@@ -108,8 +114,36 @@ type Reply = Result<Rows, Failure>;
 impl Drop for Session {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take().filter(|_| self.owed) {
-            // Dropping the client closes the socket; the pool opens another when it needs one.
+            let token = connection.cancel_token();
+            // Closes the socket; the pool opens another when it needs one. But the server looks at
+            // its sockets between statements only, and a guest may have taken its timeout away.
             drop(Object::take(connection));
+            tokio::spawn(self.canceller.clone().cancel(token));
+        }
+    }
+}
+
+/// Tells the server to end what a connection is doing, over a connection of its own.
+#[derive(Clone)]
+pub(super) enum Canceller {
+    /// In the clear.
+    Plain,
+    /// As the connection itself.
+    Tls(MakeRustlsConnect),
+}
+
+impl Canceller {
+    async fn cancel(self, token: CancelToken) {
+        let cancelled = async {
+            match self {
+                Self::Plain => token.cancel_query(NoTls).await,
+                Self::Tls(tls) => token.cancel_query(tls).await,
+            }
+        };
+        match timeout(CANCEL_MAX, cancelled).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "PostgreSQL was not told to end a statement"),
+            Err(_) => tracing::warn!("PostgreSQL did not take the word to end a statement in time"),
         }
     }
 }
@@ -163,6 +197,9 @@ fn unclean() -> Failure {
     let message = "an earlier call left this connection unusable: it was closed, try again";
     Failure::unsent(FailureKind::Unavailable, message)
 }
+
+/// Nobody waits for it.
+const CANCEL_MAX: Duration = Duration::from_secs(5);
 
 /// Undoes whatever an earlier call may have set: role, settings, temporary tables, locks. Fails
 /// inside a transaction that was left open, and the server then refuses all that follows.

@@ -135,6 +135,24 @@ async fn the_server_ends_what_the_deadline_overtakes() {
 }
 
 #[tokio::test]
+async fn a_statement_that_took_its_timeout_away_is_ended_all_the_same() {
+    let pool = pool(server(), server().password(), 1);
+    let mut session = pool.lend(soon()).await.unwrap();
+    let end = Instant::now() + Duration::from_millis(300);
+    let unbounded =
+        text("SET statement_timeout = 0; SELECT pg_sleep(3600); CREATE ROLE after_the_end");
+    assert_eq!(session.execute(&unbounded, end).await.unwrap_err().kind, FailureKind::Timeout);
+    drop(session);
+    let mut session = pool.lend(soon()).await.unwrap();
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3600)%' AND pid <> pg_backend_pid()";
+    while value(&mut session, busy).await != "0" {
+        tokio::task::yield_now().await;
+    }
+    let roles = "SELECT count(*) FROM pg_roles WHERE rolname = 'after_the_end'";
+    assert_eq!(value(&mut session, roles).await, "0");
+}
+
+#[tokio::test]
 async fn bounds_what_a_query_may_return() {
     let pool = pool(server(), server().password(), 1);
     for sql in ["SELECT generate_series(1, 1001)", "SELECT repeat('x', 300000)"] {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
+use super::NO_CONNECTION;
 use super::generated::claviger::egress::http::{
     Encoding as GuestEncoding, Host, HostRequest, HostResponse,
 };
@@ -83,10 +84,17 @@ impl HostRequest for Call {
     ) -> Result<()> {
         let secret = Arc::clone(&self.table.get(&value)?.0);
         let encoding = encoding.into();
+        let written = Arc::new(Encoding::write(encoding, &secret));
+        match self.spend_secret_bytes(&written) {
+            Ok(()) => self.table.get_mut(&request)?.secret(&written),
+            Err(failure) => {
+                self.table.get_mut(&request)?.refuse(failure);
+                return Ok(());
+            }
+        }
         // A service may say the request back in an encoding of its own: the secret then stands in
         // it twice encoded, and is known only if its first form is.
-        self.redactor.learn(Arc::new(Encoding::write(encoding, &secret)));
-        self.table.get_mut(&request)?.secret(&secret, encoding);
+        self.redactor.learn(written);
         Ok(())
     }
 
@@ -142,7 +150,10 @@ impl HostResponse for Call {
             return self.answer(Err(failure));
         }
         match self.table.get(&response)?.take(&location) {
-            Ok(secret) => self.hold(secret),
+            Ok(secret) => match self.spend_secret_bytes(&secret) {
+                Ok(()) => self.hold(secret),
+                Err(failure) => self.answer(Err(Failure { request_sent: true, ..failure })),
+            },
             Err(failure) => self.answer(Err(failure)),
         }
     }
@@ -156,16 +167,20 @@ impl HostResponse for Call {
 impl Call {
     fn door(&self, name: &str) -> Result<Arc<Door>, Failure> {
         let backend = self.backend.as_ref();
-        backend.and_then(|backend| backend.http(name)).cloned().ok_or_else(|| {
-            let message = format!("connection `{name}` is not requested by the manifest or not granted by the operator");
-            Failure::unsent(FailureKind::Denied, message)
-        })
+        backend
+            .and_then(|backend| backend.http(name))
+            .cloned()
+            .ok_or_else(|| Failure::unsent(FailureKind::Denied, NO_CONNECTION))
     }
 
     async fn send_request(
         &mut self,
         request: &Resource<GuestRequest>,
     ) -> Result<Result<GuestResponse, Failure>> {
+        // Refused requests count too, or a guest could guess at secrets without end.
+        if let Err(failure) = self.spend_request() {
+            return Ok(Err(failure));
+        }
         let request = self.table.get(request)?;
         let judged = self.door(&request.connection).and_then(|door| {
             let admitted = door.admit(request, &self.redactor)?;
@@ -175,9 +190,6 @@ impl Call {
             Ok(admitted) => admitted,
             Err(failure) => return Ok(Err(failure)),
         };
-        if let Err(failure) = self.spend_request() {
-            return Ok(Err(failure));
-        }
         // From here on the service may act, whatever becomes of this call.
         self.progress.sending();
         let admitted = admitted.within(self.subject.clone());

@@ -6,6 +6,7 @@ use claviger_core::time::Timestamp;
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
+use super::NO_CONNECTION;
 use super::generated::claviger::jwt::jwt::Host;
 use super::generated::claviger::types::errors::Error;
 use crate::egress::redact::SharedSecret;
@@ -44,10 +45,7 @@ impl Call {
     ) -> std::result::Result<(&Backend, &JwtConnection), Failure> {
         let backend = self.backend.as_deref();
         let found = backend.and_then(|backend| Some((backend, backend.jwt(name)?.as_ref())));
-        found.ok_or_else(|| {
-            let message = format!("connection `{name}` is not requested by the manifest or not granted by the operator");
-            Failure::unsent(FailureKind::Denied, message)
-        })
+        found.ok_or_else(|| Failure::unsent(FailureKind::Denied, NO_CONNECTION))
     }
 
     fn signed(
@@ -62,7 +60,7 @@ impl Call {
             return Err(refused("tokens are signed only while issuing".to_owned()));
         };
         if !connection.audiences.iter().any(|granted| granted == audience) {
-            let message = format!("the operator has not granted audience `{audience}`");
+            let message = "the operator has not granted this audience: it stands under `audiences`";
             return Err(Failure::unsent(FailureKind::Denied, message));
         }
         let claims = guest_claims(claims).map_err(|error| refused(error.to_string()))?;

@@ -47,6 +47,17 @@ impl Call {
         Ok(())
     }
 
+    /// Counts what the redactor is to know besides: it searches all of it at once, in every form.
+    pub(super) fn spend_secret_bytes(&mut self, secret: &str) -> std::result::Result<(), Failure> {
+        self.used.secret_bytes = self.used.secret_bytes.saturating_add(secret.len());
+        if secret.len() > SECRET_BYTES_MAX || self.used.secret_bytes > SECRETS_BYTES_MAX {
+            let message = "a secret takes at most 16 KiB, and those of a call 128 KiB in all that \
+                           is taken and sent";
+            return Err(Failure::unsent(FailureKind::InvalidInput, message));
+        }
+        Ok(())
+    }
+
     /// Gives the guest a handle to `secret`, which is redacted from now on.
     pub(super) fn hold(
         &mut self,
@@ -60,6 +71,13 @@ impl Call {
 /// Below 128 bits a verifier of one iteration could be searched; 512 is more than any upstream
 /// takes.
 const BITS: std::ops::RangeInclusive<u32> = 128..=512;
+
+/// Documented in the plugin contract: four times the longest tokens in use.
+const SECRET_BYTES_MAX: usize = 16 * 1024;
+
+/// Documented in the plugin contract. To find them in every form takes some 300 times as much
+/// memory for a moment.
+const SECRETS_BYTES_MAX: usize = 128 * 1024;
 
 /// Documented in the plugin contract; signed tokens count.
 const SECRETS_MAX: u32 = 16;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use wasmtime::Result;
 use wasmtime::component::Resource;
 
+use super::NO_CONNECTION;
 use super::generated::claviger::sql::sql::{Host, HostRows, HostSession, HostStatement};
 use super::generated::claviger::types::errors::Error;
 use crate::egress::redact::SharedSecret;
@@ -43,7 +44,7 @@ impl HostStatement for Call {
         iterations: u32,
     ) -> Result<()> {
         let secret = self.table.get(&value)?.0.clone();
-        let outcome = match self.spend_iterations(iterations) {
+        let outcome = match self.spend_iterations(iterations, &secret) {
             Ok(iterations) => verifier(secret, iterations).await,
             Err(failure) => Err(failure),
         };
@@ -172,10 +173,8 @@ impl Call {
     async fn open_session(&mut self, name: &str) -> Result<OpenSession, Failure> {
         let backend = self.backend.as_ref();
         let connection = backend.and_then(|backend| backend.sql(name)).cloned();
-        let connection = connection.ok_or_else(|| {
-            let message = format!("connection `{name}` is not requested by the manifest or not granted by the operator");
-            Failure::unsent(FailureKind::Denied, message)
-        })?;
+        let connection =
+            connection.ok_or_else(|| Failure::unsent(FailureKind::Denied, NO_CONNECTION))?;
         if self.used.sessions >= SESSIONS_MAX {
             let message = "a call has at most 2 connections open at a time: drop one first";
             return Err(Failure::unsent(FailureKind::InvalidInput, message));
@@ -224,7 +223,14 @@ impl Call {
         Ok(Ok(rendered))
     }
 
-    fn spend_iterations(&mut self, iterations: u32) -> Result<NonZeroU32, Failure> {
+    /// A verifier comes back in rows. Of a value that somebody else chose it must not be one that
+    /// is quickly searched.
+    fn spend_iterations(&mut self, iterations: u32, of: &str) -> Result<NonZeroU32, Failure> {
+        if iterations < CHOSEN_ITERATIONS_MIN && !scram::is_generated(of) {
+            let message = "of a secret that `generate` did not make, SCRAM takes 4096 iterations \
+                           at least";
+            return Err(Failure::unsent(FailureKind::InvalidInput, message));
+        }
         let total = self.used.scram_iterations.saturating_add(iterations);
         let iterations = NonZeroU32::new(iterations).filter(|_| total <= ITERATIONS_MAX);
         let message = "SCRAM takes 1 to 1,000,000 iterations, and no more in all of a call";
@@ -244,6 +250,9 @@ async fn verifier(secret: SharedSecret, iterations: NonZeroU32) -> Result<Shared
     };
     Ok(Arc::new(verifier))
 }
+
+/// Documented in the plugin contract: what RFC 7677 asks for at least.
+const CHOSEN_ITERATIONS_MIN: u32 = 4096;
 
 /// Documented in the plugin contract.
 const SESSIONS_MAX: u32 = 2;

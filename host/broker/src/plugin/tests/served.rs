@@ -1,7 +1,10 @@
 //! Whoever attacks, others are served: honest calls of another plugin on the same sandbox, while
 //! more attackers run than there are threads.
 
+use super::canary::backend_of;
 use super::*;
+use crate::egress::http::HttpAuth;
+use crate::egress::http::tests::server::{Server, wait_for_end};
 
 /// Four attackers on two threads. Did they not make way, no honest call would come to its end
 /// before theirs; all of them must be served while an attacker still runs.
@@ -30,6 +33,33 @@ async fn check(attacker: &str, parameters: &'static str) {
         let error = attack.await.unwrap().unwrap_err();
         assert!(error.message.contains("more processor time"), "{attacker}: {error}");
     }
+}
+
+/// Four turns, and as many calls of one plugin that wait for a service that never answers.
+#[tokio::test]
+async fn others_are_served_while_a_dead_upstream_holds_all_turns_that_it_gets() {
+    let server = Server::answering(|_, wire| wait_for_end(wire));
+    let sandbox = Sandbox::start(Limits { calls_max: 4, ..patient() }).unwrap();
+    let backend = backend_of(&server, HttpAuth::None);
+    let waiting = Fixture::on(Arc::clone(&sandbox), "hostile/request_forger", backend).await;
+    let waiting = Arc::new(waiting);
+    let honest = Fixture::on(sandbox, "hostile/keeps_state", bare_backend()).await;
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let waiting = Arc::clone(&waiting);
+            tokio::spawn(async move {
+                let request = |settings: &str| issue_request(intent(), settings, "{}");
+                waiting.plugins.mint(&"backend".parse().unwrap(), request).await.map(drop)
+            })
+        })
+        .collect();
+    while server.seen().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    honest.revoke(intent()).await.expect("an honest call is served");
+    assert_eq!(server.seen().len(), 2, "one plugin has half of the turns");
+    assert!(calls.iter().all(|call| !call.is_finished()), "they are waiting");
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -58,7 +58,9 @@ impl Tokens {
         if let Some(token) = kept.fresh(Instant::now()) {
             return Ok(token);
         }
-        if let Some((_, failure)) = kept.failed.as_ref().filter(|(at, _)| *at >= arrived) {
+        // Whose time was up was another call: this one may have more.
+        let failed = kept.failed.as_ref().filter(|(_, f)| f.kind != FailureKind::Timeout);
+        if let Some((_, failure)) = failed.filter(|(at, _)| *at >= arrived) {
             return Err(failure.clone());
         }
         match fetch().await {
@@ -70,9 +72,16 @@ impl Tokens {
         }
     }
 
-    /// Lets go of every token. A flight under way may still bring one: it is newer.
-    pub(super) fn forget(&self) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Lets go of this token, if it is still kept. What a flight under way brings is newer.
+    pub(super) fn reject(&self, token: &SharedSecret) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        for slot in slots.values() {
+            if let Ok(mut kept) = slot.try_lock()
+                && kept.token.as_ref().is_some_and(|ours| Arc::ptr_eq(ours, token))
+            {
+                *kept = Kept::default();
+            }
+        }
     }
 
     fn slot(&self, key: Option<Attribution>, now: Instant) -> Arc<Slot> {

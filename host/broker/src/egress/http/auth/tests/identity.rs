@@ -65,7 +65,8 @@ impl Signing {
 
 fn web_identity(form_parameter: Option<&str>) -> HttpAuth {
     let form_parameter = form_parameter.map(str::to_owned);
-    HttpAuth::WebIdentity { audience: "sts.example".to_owned(), form_parameter }
+    let claims = vec!["team".to_owned()];
+    HttpAuth::WebIdentity { audience: "sts.example".to_owned(), form_parameter, claims }
 }
 
 #[tokio::test]
@@ -92,7 +93,9 @@ async fn a_web_identity_is_a_bearer_token_that_names_the_backend_and_the_call() 
 async fn a_web_identity_says_what_the_plugin_adds_and_stays_the_hosts() {
     let (signing, server) = (Signing::start().await, Server::start().await);
     let authenticator = signing.authenticator(web_identity(None));
-    assert!(authenticator.takes_claims());
+    let admitted = |claims: Value| authenticator.admit_claims(claims.as_object()).is_ok();
+    assert!(admitted(serde_json::json!({ "team": "finance" })));
+    assert!(!admitted(serde_json::json!({ "team": "finance", "groups": ["system:masters"] })));
     let (route, mut outgoing) = (server.route(), get("/"));
     // What the door refuses to let in, to show that it would not count either.
     let added = serde_json::json!({ "team": "finance", "sub": "another", "aud": "another" });

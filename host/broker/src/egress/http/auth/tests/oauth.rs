@@ -31,10 +31,13 @@ fn client_credentials(url: &str) -> HttpAuth {
 }
 
 /// The header `authorization` after one application.
+fn route() -> Route {
+    Route { tls: true, host: "a".to_owned(), port: 443, reach: Vec::new() }
+}
+
 async fn applied(authenticator: &Authenticator) -> Result<String, Failure> {
     let mut outgoing = get("/");
-    let route = Route { tls: true, host: "a".to_owned(), port: 443, reach: Vec::new() };
-    authenticator.apply(&route, &mut outgoing, end()).await?;
+    authenticator.apply(&route(), &mut outgoing, end()).await?;
     assert!(outgoing.headers["authorization"].is_sensitive());
     Ok(outgoing.headers["authorization"].to_str().unwrap().to_owned())
 }
@@ -54,7 +57,11 @@ async fn a_client_asks_once_and_its_token_is_kept_until_it_is_refused() {
     assert_eq!(seen.form("scope").unwrap(), "read write");
     assert_eq!(seen.form("audience").unwrap(), "https://api.example");
     assert!(!seen.body.contains("hunter2"));
-    authenticator.rejected();
+    let other = Arc::new(secret("t0"));
+    authenticator.rejected(&[other]);
+    assert_eq!(applied(&authenticator).await.unwrap(), "Bearer t0", "a token of somebody else");
+    let used = authenticator.apply(&route(), &mut get("/"), end()).await.unwrap();
+    authenticator.rejected(&used);
     assert_eq!(applied(&authenticator).await.unwrap(), "Bearer t1");
     let roots: Vec<_> = authenticator.root_secrets().iter().map(|s| s.to_string()).collect();
     assert_eq!(roots, ["hunter2:&", "hunter2%3A%26", pair.as_str()]);
