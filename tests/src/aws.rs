@@ -150,7 +150,8 @@ const AUTH_KEY: &str = "auth = { sigv4 = { access_key_id = \"file:secrets/aws-id
 const AUTH_TOKEN: &str = "auth = { web-identity = { audience = \"sts.amazonaws.com\", \
                           form_parameter = \"WebIdentityToken\" } }\n";
 
-const READS: &str = r#"reads = ["/*/*/Credentials/AccessKeyId", "/*/*/Credentials/Expiration", "/*/*/AssumedRoleUser/Arn", "/ErrorResponse/Error/Code", "/ErrorResponse/Error/Message"]
+/// What the plugin reads of the answers of STS, as the configuration says it.
+pub const READS: &str = r#"reads = ["/*/*/Credentials/AccessKeyId", "/*/*/Credentials/Expiration", "/*/*/AssumedRoleUser/Arn", "/ErrorResponse/Error/Code", "/ErrorResponse/Error/Message"]
 "#;
 
 const SCOPES: &str = r#"
