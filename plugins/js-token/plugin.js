@@ -3,6 +3,13 @@
 
 import { Request, address } from "claviger:egress/http@0.1.0";
 
+// The compiler makes a class of each resource with methods, and then looks for one of this name for
+// what `takeSecret` returns, which has none (ComponentizeJS, issue 221). Its bindings have a global
+// object of their own, which is reached through a class of theirs.
+Object.defineProperty(Object.getPrototypeOf(Request.prototype), "import_secrets_0_1_0$Secret", {
+  value: class Secret {},
+});
+
 // All that `revoke` needs: the intent's own name upstream.
 const nameOf = (intent) => `js-token-${intent}`;
 

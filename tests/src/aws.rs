@@ -152,7 +152,8 @@ const AUTH_TOKEN: &str = "auth = { web-identity = { audience = \"sts.amazonaws.c
                           [\"https://aws.amazon.com/tags\", \
                           \"https://aws.amazon.com/source_identity\"] } }\n";
 
-const READS: &str = r#"reads = ["/*/*/Credentials/AccessKeyId", "/*/*/Credentials/Expiration", "/*/*/AssumedRoleUser/Arn", "/ErrorResponse/Error/Code", "/ErrorResponse/Error/Message"]
+/// What the plugin reads of the answers of STS, as the configuration says it.
+pub const READS: &str = r#"reads = ["/*/*/Credentials/AccessKeyId", "/*/*/Credentials/Expiration", "/*/*/AssumedRoleUser/Arn", "/ErrorResponse/Error/Code", "/ErrorResponse/Error/Message"]
 "#;
 
 const SCOPES: &str = r#"

@@ -18,6 +18,7 @@ pub mod poll;
 pub mod port;
 pub mod refusal;
 pub mod rpc;
+pub mod shop;
 pub mod sts_double;
 pub mod token_api;
 pub mod world;

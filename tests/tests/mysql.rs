@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use claviger_e2e::broker::{Broker, claviger};
 use claviger_e2e::client::Agent;
 use claviger_e2e::poll;
+use claviger_e2e::shop::{self, BROKER_PASSWORD};
 use claviger_e2e::world::{Settings, World, plugins};
 use claviger_test_servers::Mariadb;
 
@@ -79,7 +80,7 @@ struct Shop {
 impl Shop {
     fn open() -> Self {
         let server = Mariadb::start();
-        server.sql(DATABASE);
+        shop::furnish(&server);
         let (plugin, address) = (plugins().join("mysql.wasm"), server.url());
         let sha256 = Command::new("sha256sum").arg(&plugin).output().expect("sha256sum runs");
         let sha256 = String::from_utf8(sha256.stdout).expect("text");
@@ -112,21 +113,6 @@ grant_role = "orders_readonly"
         self.server.sql(count).parse().expect("a number")
     }
 }
-
-/// The password of the broker's own user; a canary that must appear nowhere.
-const BROKER_PASSWORD: &str = "canary-shop-password-91bd";
-
-const DATABASE: &str = "
-CREATE ROLE orders_readonly;
-CREATE TABLE orders (id int PRIMARY KEY, total_cents int NOT NULL);
-INSERT INTO orders VALUES (1, 100), (2, 200), (3, 300);
-GRANT SELECT ON app.orders TO orders_readonly;
-CREATE USER claviger IDENTIFIED BY 'canary-shop-password-91bd';
-GRANT CREATE USER, CONNECTION ADMIN ON *.* TO claviger;
-GRANT UPDATE ON mysql.* TO claviger;
-GRANT REFERENCES ON app.* TO claviger;
-GRANT orders_readonly TO claviger WITH ADMIN OPTION;
-";
 
 const POLICY: &str = r#"
 @id("shop.readonly")

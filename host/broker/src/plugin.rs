@@ -32,8 +32,8 @@ pub use compile::{CompileError, child as compile_child};
 pub use engine::EngineError;
 pub use link::{Grant, Grants, LinkError, check_import};
 pub use manifest::{
-    ABI, Auth, ConnectionKind, ConnectionRequest, CredentialSpec, Dialect, FieldSpec, LimitsClass,
-    Manifest, ManifestError, Revocation, SECTION, Ttl,
+    ABI, Auth, ConnectionKind, ConnectionRequest, CredentialSpec, Dialect, Enforcer, FieldSpec,
+    LimitsClass, Manifest, ManifestError, Revocation, SECTION, Ttl,
 };
 pub use observe::{Call as ObservedCall, Observation, Observe, Outcome};
 pub use plugins::{LoadError, PluginInfo, Plugins, PluginsOptions};

@@ -21,13 +21,15 @@ pub fn login(
         Err(error) if error.has_code(CANNOT_USER) => renew(admin, login, parameters, password),
         made => made,
     };
-    made.and_then(|_| admin.execute(&Sql::new("GRANT ").ident(role).text(" TO ").ident(login)))
-        .and_then(|_| {
-            let default = Sql::new("SET DEFAULT ROLE ").ident(role).text(" FOR ").ident(login);
-            admin.execute(&default)
-        })
+    made.map_err(|error| explain(error, role))?;
+    let grant = Sql::new("GRANT ").ident(role).text(" TO ").ident(login);
+    let default = Sql::new("SET DEFAULT ROLE ").ident(role).text(" FOR ").ident(login);
+    admin
+        .execute(&grant)
+        .and_then(|_| admin.execute(&default))
         .map(drop)
-        .map_err(|error| explain(error, role))
+        // The host speaks of the statement that failed; the call has made a login by now.
+        .map_err(|error| explain(error.after_sending(), role))
 }
 
 /// Gives an intent's existing login a new password. It does not say `ACCOUNT UNLOCK`: a login
@@ -76,7 +78,26 @@ const INVALID_ROLE: &str = "OP000";
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use claviger_plugin_sdk::testing::Host;
+
     use super::*;
+
+    #[test]
+    fn a_statement_that_was_not_sent_does_not_unmake_the_login() {
+        let parameters = Parameters { grant_role: "readers".to_owned(), max_user_connections: 1 };
+        for (fails, sent) in [("CREATE USER", false), ("GRANT", true), ("SET DEFAULT", true)] {
+            let host = Host::new().sql("admin", move |statement| {
+                let unsent = Error::new(ErrorKind::Unavailable, "the connection was cut");
+                if statement.starts_with(fails) { Err(unsent) } else { Ok(Vec::new()) }
+            });
+            let seen = host.run(|| {
+                let admin = Connection::open("admin")?;
+                login(&admin, "clav_x", &parameters, &Secret::generate(192)?)
+            });
+            assert_eq!(seen.result.unwrap_err().request_sent, sent, "{fails}");
+        }
+    }
 
     #[test]
     fn says_what_the_operator_must_do() {

@@ -85,6 +85,11 @@ impl Page {
         Ok(Self { listener, tls, router: router(issuer) })
     }
 
+    /// In plain HTTP on a listener that is there already and that only this machine reaches.
+    pub fn on_loopback(listener: TcpListener, issuer: Arc<Issuer>) -> Self {
+        Self { listener, tls: None, router: router(issuer) }
+    }
+
     /// Where it listens.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{ComponentArgs, Format, answer, read};
-use crate::plugin::{Auth, ConnectionKind, ConnectionRequest, LimitsClass, Manifest};
+use crate::plugin::{Auth, ConnectionKind, ConnectionRequest, Enforcer, LimitsClass, Manifest};
 
 /// Shows the component.
 pub fn run(args: &ComponentArgs) -> anyhow::Result<ExitCode> {
@@ -50,6 +50,7 @@ impl Shown {
         line("mints", &mints(manifest));
         line("revocation", &revocation(manifest));
         line("life", &life(manifest));
+        line("expiry", expiry(manifest.ttl.enforced_by));
         for (name, request) in &manifest.connections {
             line("connection", &format!("{name}: {}", asks_for(request)));
             line("", &format!("because it {}", request.why));
@@ -87,6 +88,7 @@ impl Shown {
                 "residual_exposure_secs": manifest.revocation.residual_exposure_secs,
             },
             "ttl_min_secs": manifest.ttl.min_secs,
+            "ttl_enforced_by": manifest.ttl.enforced_by.as_str(),
             "orphan_ttl_secs_max": manifest.orphan_ttl_secs_max,
             "connections": connections.collect::<Vec<_>>(),
             "join_keys": manifest.join_keys,
@@ -123,6 +125,13 @@ fn life(manifest: &Manifest) -> String {
         Some(most) => format!("at most {most} s, since a crash can leave one that nobody knows"),
     };
     format!("at least {} s; {orphan}", manifest.ttl.min_secs)
+}
+
+const fn expiry(enforcer: Enforcer) -> &'static str {
+    match enforcer {
+        Enforcer::Upstream => "the upstream ends it, even if the broker is down",
+        Enforcer::Broker => "only the broker ends it: while the broker is down, it lives on",
+    }
 }
 
 fn asks_for(request: &ConnectionRequest) -> String {

@@ -3,6 +3,7 @@
 
 mod cases;
 mod config;
+mod issuer;
 mod leaks;
 mod proxy;
 mod report;
@@ -16,7 +17,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::{Format, answer, read};
-use crate::plugin::{Manifest, PluginSpec, Terms, Trial};
+use crate::plugin::{ConnectionKind, Manifest, PluginSpec, Terms, Trial};
 
 use self::cases::Suite;
 use self::config::{Conformance, Route};
@@ -81,6 +82,10 @@ async fn tested(
         (cases::PROXIED, Route::Through(proxies.clone())),
         (cases::DOWN, Route::Down(proxy::closed_port().await?)),
     ];
+    let issuer = match manifest.wants(ConnectionKind::Jwt) {
+        true => Some(issuer::start().await?),
+        false => None,
+    };
     let mut backends = Vec::new();
     let mut roots = Vec::new();
     for (name, route) in routes {
@@ -89,7 +94,7 @@ async fn tested(
         roots = secrets;
     }
     // Compiling blocks, and checking the configuration starts a runtime of its own.
-    let trial = tokio::task::spawn_blocking(move || Trial::load(plugin, backends)).await?;
+    let trial = tokio::task::spawn_blocking(move || Trial::load(plugin, backends, issuer)).await?;
     let trial = trial.map_err(|errors| {
         let sentences: Vec<_> = errors.iter().map(ToString::to_string).collect();
         anyhow!("{}", sentences.join("\n"))
@@ -101,6 +106,7 @@ async fn tested(
         upstream,
         faults,
         skip: config.skip_network()?,
+        life_max_secs: config.life_max_secs()?,
         seen: leaks::Seen::new(roots, log),
     };
     Ok(suite.run().await)

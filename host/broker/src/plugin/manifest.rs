@@ -191,6 +191,31 @@ pub struct Revocation {
 pub struct Ttl {
     /// The shortest.
     pub min_secs: u64,
+    /// Who ends a credential at its expiry.
+    #[serde(default)]
+    pub enforced_by: Enforcer,
+}
+
+/// Who ends a credential at its expiry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enforcer {
+    /// The upstream knows the expiry and refuses the credential from then on, broker or not.
+    #[default]
+    Upstream,
+    /// The upstream does not know it: the credential ends when the broker revokes it, and while
+    /// the broker is down it lives on.
+    Broker,
+}
+
+impl Enforcer {
+    /// As manifests spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Broker => "broker",
+        }
+    }
 }
 
 /// A manifest that cannot be used.
@@ -429,6 +454,24 @@ mod tests {
             "revocation": {"class": "revocable", "residual-exposure-secs": 0},
             "ttl": {"min-secs": 1},
         })
+    }
+
+    #[test]
+    fn the_upstream_ends_what_expires_unless_the_manifest_says_otherwise() {
+        for (ttl, expect) in [
+            (serde_json::json!({"min-secs": 1}), Some(Enforcer::Upstream)),
+            (
+                serde_json::json!({"min-secs": 1, "enforced-by": "upstream"}),
+                Some(Enforcer::Upstream),
+            ),
+            (serde_json::json!({"min-secs": 1, "enforced-by": "broker"}), Some(Enforcer::Broker)),
+            (serde_json::json!({"min-secs": 1, "enforced-by": "nobody"}), None),
+        ] {
+            let mut json = manifest();
+            json["ttl"] = ttl.clone();
+            let parsed = Manifest::parse(json.to_string().as_bytes());
+            assert_eq!(parsed.ok().map(|manifest| manifest.ttl.enforced_by), expect, "{ttl}");
+        }
     }
 
     fn check(change: impl Fn(&mut serde_json::Value), sentence: &str) {

@@ -20,6 +20,7 @@ use super::manifest::LimitsClass;
 use super::plugins::{LoadError, Plugins, PluginsOptions};
 use super::request::{IssueRequest, RevokeRequest};
 use super::spec::{BackendSpec, Limits, PluginSpec};
+use crate::issuer::Issuer;
 
 /// A plugin that answers to nobody but the kit.
 pub struct Trial {
@@ -40,15 +41,21 @@ pub struct Ask {
 }
 
 impl Trial {
-    /// Loads the plugin for these backends, each with one scope.
-    pub fn load(plugin: PluginSpec, backends: Vec<BackendSpec>) -> Result<Self, Vec<LoadError>> {
+    /// Loads the plugin for these backends, each with one scope. `issuer` signs tokens, for
+    /// connections of that kind.
+    pub fn load(
+        plugin: PluginSpec,
+        backends: Vec<BackendSpec>,
+        issuer: Option<Arc<Issuer>>,
+    ) -> Result<Self, Vec<LoadError>> {
         let of = |backend: &BackendSpec| {
             let parameters = backend.scopes.values().next().map(ToString::to_string);
             (backend.name.clone(), parameters.unwrap_or_else(|| "{}".to_owned()))
         };
         let parameters = backends.iter().map(of).collect();
         let sandbox = sandbox().map_err(|error| vec![error.into()])?;
-        let plugins = Plugins::load_on(sandbox, vec![plugin], backends, PluginsOptions::default())?;
+        let options = PluginsOptions { issuer, ..PluginsOptions::default() };
+        let plugins = Plugins::load_on(sandbox, vec![plugin], backends, options)?;
         Ok(Self { plugins, parameters })
     }
 

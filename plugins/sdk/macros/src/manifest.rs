@@ -201,6 +201,16 @@ enum Class {
 struct Ttl {
     #[serde(rename = "min-secs")]
     _min_secs: u64,
+    #[serde(default, rename = "enforced-by")]
+    _enforced_by: Enforcer,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Enforcer {
+    #[default]
+    Upstream,
+    Broker,
 }
 
 #[derive(Deserialize)]
@@ -347,6 +357,14 @@ mod tests {
     }
 
     #[test]
+    fn takes_the_word_on_who_ends_a_credential() {
+        for word in ["upstream", "broker"] {
+            let ttl = format!("\"min-secs\": 1, \"enforced-by\": \"{word}\"");
+            assert!(missing_schemas(&GOOD.replacen("\"min-secs\": 1", &ttl, 1)).is_ok(), "{word}");
+        }
+    }
+
+    #[test]
     fn says_where_and_what_is_wrong() {
         for (good, bad, place, sentence) in [
             ("\"title\": \"t\"", "\"titel\": \"t\"", "2:", "unknown field `titel`"),
@@ -360,6 +378,12 @@ mod tests {
             ("\"user\": {}", "\"password\": {}", "3:", "`password` is listed twice"),
             ("\"user\": {}", "\"user\": { \"env\": \"A B\" }", "3:", "name of a variable"),
             ("\"class\": \"revocable\"", "\"class\": \"maybe\"", "7:", "unknown variant `maybe`"),
+            (
+                "\"min-secs\": 1",
+                "\"min-secs\": 1, \"enforced-by\": \"me\"",
+                "8:",
+                "unknown variant `me`",
+            ),
         ] {
             let found = missing_schemas(&GOOD.replacen(good, bad, 1)).unwrap_err();
             assert!(found.starts_with(place) && found.contains(sentence), "{bad}: {found}");

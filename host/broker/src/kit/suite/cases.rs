@@ -35,6 +35,8 @@ pub struct Suite {
     pub faults: Arc<Faults>,
     /// Why no fault can be put in, if none can.
     pub skip: Option<String>,
+    /// The longest life that is asked for.
+    pub life_max_secs: u64,
     /// What was said so far.
     pub seen: Seen,
 }
@@ -184,8 +186,11 @@ impl Suite {
 
     fn ask(&self) -> Ask {
         let now = now_secs();
-        let life = self.manifest.ttl.min_secs.max(LIFE_SECS);
-        Ask { intent: intent(), now_secs: now, expires_at_secs: now + life }
+        Ask { intent: intent(), now_secs: now, expires_at_secs: now + self.life_secs() }
+    }
+
+    fn life_secs(&self) -> u64 {
+        self.manifest.ttl.min_secs.max(LIFE_SECS.min(self.life_max_secs))
     }
 
     /// Issues, and keeps what was said.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-use crate::config::{ConfigFile, ConnectionConfig};
+use crate::config::{ConfigFile, ConnectionConfig, Span};
 use crate::egress::http::HttpAuth;
 use crate::load::connections;
 use crate::plugin::{BackendSpec, ConnectionSpec, TRIAL_SCOPE};
@@ -39,10 +39,19 @@ struct Document {
     #[serde(default)]
     connections: BTreeMap<ConnectionName, ConnectionConfig>,
     #[serde(default)]
-    scope: serde_json::Map<String, serde_json::Value>,
+    scope: Scope,
     r#use: CommandLine,
     #[serde(default)]
     list: Option<CommandLine>,
+}
+
+/// As in `claviger.toml`, without what only a broker needs.
+#[derive(Default, Deserialize)]
+struct Scope {
+    #[serde(default)]
+    max_ttl: Option<Span>,
+    #[serde(flatten)]
+    parameters: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -73,6 +82,12 @@ impl Conformance {
     /// The command that lists what an intent left upstream.
     pub fn list_command(&self) -> Option<Vec<String>> {
         self.document().ok()?.list.map(|list| list.command)
+    }
+
+    /// The longest life that is asked for: the scope's own limit, or that of every session.
+    pub fn life_max_secs(&self) -> anyhow::Result<u64> {
+        let most = self.document()?.scope.max_ttl.map(|most| most.0);
+        Ok(most.map_or(LIFE_SECS_MAX, |most| most.as_secs().min(LIFE_SECS_MAX)))
     }
 
     /// The connections that a proxy can stand before, with what they lead to.
@@ -120,7 +135,7 @@ impl Conformance {
             secrets.extend(roots(&spec));
             bound.insert(connection, spec);
         }
-        let scopes = BTreeMap::from([(TRIAL_SCOPE.to_owned(), document.scope.into())]);
+        let scopes = BTreeMap::from([(TRIAL_SCOPE.to_owned(), document.scope.parameters.into())]);
         let backend = BackendSpec {
             name: name.parse().map_err(|error| anyhow!("{error}"))?,
             plugin: "plugin".parse().map_err(|error| anyhow!("{error}"))?,
@@ -197,6 +212,9 @@ fn roots(spec: &ConnectionSpec) -> Vec<Zeroizing<String>> {
     }
 }
 
+/// The longest life that a broker asks for: that of a session.
+const LIFE_SECS_MAX: u64 = 12 * 60 * 60;
+
 /// What `claviger.toml` must have and the suite does not need.
 const REST: &str = "\
 [listen]\nsocket = \"none\"\nadmin_socket = \"none\"\n\
@@ -214,6 +232,22 @@ mod tests {
         let route = Route::Down("127.0.0.1:9".parse().unwrap());
         reroute(&mut config, &route, &"admin".parse().unwrap());
         (config.address.unwrap(), config.client_address)
+    }
+
+    #[test]
+    fn a_scope_may_limit_the_life_as_in_the_brokers_configuration() {
+        for (scope, expect) in [
+            ("", 43_200),
+            ("[scope]\ngroup = \"a\"", 43_200),
+            ("[scope]\nmax_ttl = \"1h\"\ngroup = \"a\"", 3_600),
+            ("[scope]\nmax_ttl = \"30h\"", 43_200),
+        ] {
+            let text = format!("{scope}\n[use]\ncommand = [\"true\"]");
+            let config = Conformance { path: PathBuf::new(), text };
+            assert_eq!(config.life_max_secs().unwrap(), expect, "{scope}");
+            let parameters = config.document().unwrap().scope.parameters;
+            assert!(!parameters.contains_key("max_ttl"), "{parameters:?}");
+        }
     }
 
     #[test]

@@ -30,11 +30,15 @@ impl Session {
     /// before and after each that defines something (`CREATE`, `ALTER`, `DROP`, `GRANT`).
     pub async fn transaction(&mut self, all: &[Rendered], end: Instant) -> Result<(), Failure> {
         self.command("START TRANSACTION", end).await?;
-        for sql in all {
+        for (before, sql) in all.iter().enumerate() {
             if let Err(failure) = self.statement(sql.as_str(), end).await {
                 // If this fails too, the connection closes and the server rolls back by itself.
                 let _ = self.command("ROLLBACK", end).await;
-                return Err(failure);
+                // It keeps what it committed on its own, even if this statement was not sent.
+                return Err(Failure {
+                    request_sent: failure.request_sent || before > 0,
+                    ..failure
+                });
             }
         }
         self.command("COMMIT", end)
