@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::manifest::Manifest;
 
 /// How a plugin must be signed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Signing {
     /// When a signature is demanded.
     pub require: Requirement,
@@ -24,8 +24,20 @@ pub struct Signing {
     pub trusted: Arc<[TrustedKey]>,
 }
 
+impl Signing {
+    /// No signature is looked at.
+    pub fn unchecked() -> Self {
+        Self {
+            require: Requirement::NeverAndIAcceptUnsignedPlugins,
+            signature: None,
+            path: PathBuf::new(),
+            trusted: Arc::new([]),
+        }
+    }
+}
+
 /// When a signature is demanded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Requirement {
     /// From every plugin.
@@ -33,7 +45,6 @@ pub enum Requirement {
     /// From a plugin whose digest is not pinned. One that is there must be good all the same.
     UnlessPinned,
     /// From none; a signature is not looked at.
-    #[default]
     NeverAndIAcceptUnsignedPlugins,
 }
 

@@ -115,7 +115,7 @@ fn plugin(component: &str) -> PluginSpec {
         path,
         bytes,
         sha256_pin: None,
-        terms: Terms::default(),
+        terms: Terms::unchecked(LimitsClass::Standard),
     }
 }
 
