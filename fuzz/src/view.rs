@@ -71,7 +71,7 @@ fn same_json(original: &Value, seen: &Value, (steps, redactor): (&mut Vec<String
         (Value::Object(original), Value::Object(seen)) => {
             // Two names may be redacted to the same one; then a reader keeps one of them.
             for (name, value) in original {
-                let shown = redactor.clean_whole(name);
+                let shown = redactor.clean_value(name);
                 let clean = shown == *name;
                 steps.push(name.clone());
                 let found = seen.get(&shown).expect("every name is in the view");
@@ -90,10 +90,10 @@ fn same_json(original: &Value, seen: &Value, (steps, redactor): (&mut Vec<String
             }
         }
         (scalar, seen) if !granted(steps) => assert_eq!(seen, HIDDEN, "{steps:?} was {scalar}"),
-        (Value::String(text), seen) => assert_eq!(*seen, redactor.clean_whole(text).as_str()),
+        (Value::String(text), seen) => assert_eq!(*seen, redactor.clean_value(text).as_str()),
         (scalar, seen) => {
             let text = scalar.to_string();
-            let clean = redactor.clean_whole(&text);
+            let clean = redactor.clean_value(&text);
             assert!(*seen == *scalar || *seen == clean.as_str(), "{steps:?}: {text} became {seen}");
         }
     }
@@ -126,7 +126,7 @@ fn same_xml(
     assert_eq!(parts.len(), shown.len());
     if parts.is_empty() {
         let expect =
-            if granted(steps) { redactor.clean_whole(&text(original)) } else { HIDDEN.to_owned() };
+            if granted(steps) { redactor.clean_value(&text(original)) } else { HIDDEN.to_owned() };
         assert_eq!(text(seen), expect, "{steps:?}");
     }
     for (part, shown) in parts.into_iter().zip(shown) {

@@ -61,6 +61,18 @@ impl Redactor {
         clean
     }
 
+    /// As [`Redactor::clean_whole`], for a value out of a document. A service that writes a stray `\`
+    /// before a secret turns its first letter into an escape, such as `\r`: what is left is not
+    /// the secret, but written out again it is. Nothing of such a value is shown.
+    pub fn clean_value(&self, text: &str) -> String {
+        let clean = self.clean_whole(text);
+        if !clean.contains(|c: char| c.is_ascii_control()) {
+            return clean;
+        }
+        let written = serde_json::Value::from(clean.as_str()).to_string();
+        if self.clean_whole(&written) == written { clean } else { REDACTED.to_owned() }
+    }
+
     /// Whether `sent` holds a known secret, as it is or encoded. Secrets of less than eight bytes
     /// do not count: they stand in ordinary words by chance, and a refusal would tell a guest who
     /// guesses that it guessed right.
@@ -100,6 +112,20 @@ mod tests {
     #[test]
     fn takes_out_every_occurrence() {
         assert_eq!(redactor().clean("a hunter2 b hunter2", 99), "a [redacted] b [redacted]");
+    }
+
+    #[test]
+    fn an_escape_does_not_hide_the_beginning_of_a_secret() {
+        let redactor = redactor_of(&["root-0123456789", "tower\tand\nbridge"]);
+        for (value, expect) in [
+            ("\root-0123456789", "[redacted]"),
+            ("\root-", "\root-"),
+            ("a\nb", "a\nb"),
+            ("x tower\tand\nbridge y", "x [redacted] y"),
+            ("root-0123456789", "[redacted]"),
+        ] {
+            assert_eq!(redactor.clean_value(value), expect, "{value:?}");
+        }
     }
 
     #[test]

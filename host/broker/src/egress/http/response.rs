@@ -51,8 +51,8 @@ impl GuestResponse {
     /// The body with everything hidden that was not granted.
     pub fn body(&self, redactor: &Redactor) -> String {
         self.document.render(
-            |steps, text| self.policy.may_read(steps).then(|| redactor.clean_whole(text)),
-            |name| redactor.clean_whole(name),
+            |steps, text| self.policy.may_read(steps).then(|| redactor.clean_value(text)),
+            |name| redactor.clean_value(name),
         )
     }
 
@@ -60,7 +60,7 @@ impl GuestResponse {
     pub fn read(&self, location: &str, redactor: &Redactor) -> Result<Option<String>, Failure> {
         let location = Location::parse(location).map_err(refusal)?;
         self.policy.admit_read(&location)?;
-        Ok(self.find(&location)?.map(|text| redactor.clean_whole(text)))
+        Ok(self.find(&location)?.map(|text| redactor.clean_value(text)))
     }
 
     /// The scalar at any location, as a secret.
