@@ -106,7 +106,7 @@ fn hidden_in_xml(body: &[u8], view: &str, redactor: &Redactor) {
         return;
     };
     // A name that held a secret is none any more.
-    if view == HIDDEN || view.contains(REDACTED_NAME) {
+    if view == HIDDEN || tags(view).any(|tag| tag.contains(REDACTED)) {
         return;
     }
     let seen = roxmltree::Document::parse(view).expect("the view of XML is XML");
@@ -133,6 +133,10 @@ fn same_xml(
         same_xml(part, shown, (steps, redactor));
     }
     steps.pop();
+}
+
+fn tags(view: &str) -> impl Iterator<Item = &str> {
+    view.split('<').skip(1).filter_map(|after| after.split('>').next())
 }
 
 fn elements<'a, 'input>(node: roxmltree::Node<'a, 'input>) -> Vec<roxmltree::Node<'a, 'input>> {
@@ -222,6 +226,6 @@ fn forms() -> [String; 7] {
 }
 
 const HIDDEN: &str = "[hidden]";
-const REDACTED_NAME: &str = "<[redacted]";
+const REDACTED: &str = "[redacted]";
 const SECRET: &str = "root/S3CRET+0123456789";
 const READS: [&str; 4] = ["/id", "/items/*/name", "/Answer/Result/Expiration", "/Answer/Id"];
