@@ -36,3 +36,15 @@ fn walls(paths: &Paths) -> Result<()> {
 }
 
 const BENCHES: [Bench; 1] = [("walls", walls)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_bench_is_refused_before_anything_is_built() {
+        let refusal = run(&Paths::find().unwrap(), &["walls".to_owned(), "wall".to_owned()]);
+        let refusal = refusal.unwrap_err().to_string();
+        assert_eq!(refusal, "there is no bench `wall`: there is walls");
+    }
+}

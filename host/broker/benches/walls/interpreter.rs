@@ -18,8 +18,6 @@ pub async fn measure(
     let cases = vec![
         revoke("Rust: `revoke`, one request", &rust),
         revoke("JavaScript: `revoke`, one request", &javascript),
-        issue("Rust: `issue`, two requests", &rust),
-        issue("JavaScript: `issue`, two requests", &javascript),
     ];
     let turns = effort.turns(Turns { rounds: 40, samples: 20 });
     Ok(Group {
@@ -36,15 +34,6 @@ pub fn revoke<'a>(name: &'static str, trial: &'a Trial) -> Case<'a> {
         Box::pin(async move {
             let (backend, ask) = (specimen::backend_name()?, specimen::ask());
             trial.revoke(&backend, &ask, None).await.context("the call failed")
-        })
-    })
-}
-
-fn issue<'a>(name: &'static str, trial: &'a Trial) -> Case<'a> {
-    Case::later(name, move || {
-        Box::pin(async move {
-            let (backend, ask) = (specimen::backend_name()?, specimen::ask());
-            trial.issue(&backend, &ask).await.map(drop).context("the call failed")
         })
     })
 }
