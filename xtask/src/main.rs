@@ -1,7 +1,8 @@
-//! The project's scripts, in Rust: set-up, plugins, tests, demo, checks. No part of the product.
+//! The project's scripts, in Rust: set-up, plugins, tests, demo, checks, benches. No part of the product.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a script talks to a person")]
 
+mod bench;
 mod checks;
 mod demo;
 mod fuzz;
@@ -47,6 +48,7 @@ fn dispatch(args: &[String]) -> Result<()> {
             javascript::build(&paths)
         }
         ("test", filter) => checks::test(&paths, filter),
+        ("bench", names) => bench::run(&paths, names),
         ("fuzz", args) => fuzz::run(&paths, args),
         ("demo", []) => demo::prepare_and_run(&paths),
         ("check", []) => checks::check(&paths),
@@ -66,6 +68,8 @@ cargo xtask <command>
   plugins           build the plugins to target/plugins/
   test [args…]      setup, plugins, binaries, then `cargo test --workspace [args…]`
   demo              setup, plugins, binaries, then the guided tour
+  bench [walls]     measure, to the terminal and to target/bench/: what the walls round a
+                    plugin cost; every bench unless one is named
   fuzz [target] [--seconds N]
                     search for faults with libFuzzer, ten minutes a target unless told otherwise
   check             formatting, clippy without warnings, cargo-deny if it is installed

@@ -14,6 +14,8 @@ pub struct Paths {
     pub bin: PathBuf,
     /// Where the tests' own programs are: `CLAVIGER_TEST_TOOLS`.
     pub test_tools: PathBuf,
+    /// Where benches leave their figures.
+    pub bench: PathBuf,
 }
 
 impl Paths {
@@ -30,6 +32,7 @@ impl Paths {
             plugins: target.join("plugins"),
             bin: target.join("debug"),
             test_tools: target.join("test-tools"),
+            bench: target.join("bench"),
             root,
         })
     }

@@ -25,13 +25,18 @@ pub fn build_own(paths: &Paths) -> Result<()> {
     Ok(())
 }
 
-/// Builds the plugins and, to `target/plugins/hostile/`, the components that only tests load.
+/// Builds the plugins and the components that only tests and benches load: to
+/// `target/plugins/hostile/` and `target/plugins/examples/`.
 pub fn build(paths: &Paths) -> Result<()> {
     build_own(paths)?;
-    let what = "build the hostile components that the tests load";
-    for artifact in compile(paths, what, &["-p", HOSTILE, "--examples"])? {
-        let file = format!("{}.wasm", artifact.target);
-        lay(&artifact.file, &paths.plugins.join("hostile").join(file))?;
+    for (package, folder, what) in [
+        (HOSTILE, "hostile", "build the hostile components that the tests load"),
+        (SDK, "examples", "build the examples of the SDK, which are measured"),
+    ] {
+        for artifact in compile(paths, what, &["-p", package, "--examples"])? {
+            let file = format!("{}.wasm", artifact.target);
+            lay(&artifact.file, &paths.plugins.join(folder).join(file))?;
+        }
     }
     Ok(())
 }
@@ -114,6 +119,7 @@ fn sha256(file: &Path) -> Result<String> {
 const WASM_TARGET: &str = "wasm32-wasip2";
 const PLUGIN_PREFIX: &str = "claviger-plugin-";
 const HOSTILE: &str = "claviger-hostile";
+const SDK: &str = "claviger-plugin-sdk";
 
 #[cfg(test)]
 mod tests {

@@ -285,6 +285,10 @@ impl Plugins {
         }
     }
 
+    pub(super) fn engine(&self) -> &wasmtime::Engine {
+        &self.sandbox.engine
+    }
+
     fn run<'a>(&'a self, loaded: &'a Arc<Loaded>, backend: Option<Arc<Backend>>) -> Run<'a> {
         Run { sandbox: &self.sandbox, loaded, backend, observe: &self.observe }
     }

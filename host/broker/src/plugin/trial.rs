@@ -1,4 +1,4 @@
-//! Calls a plugin without a broker, for the kit's suite: the same sandbox, connections and limits,
+//! Calls a plugin without a broker, for the kit's suite and the benches: the same sandbox, connections and limits,
 //! and neither policy nor journal. Not used while serving.
 
 use std::collections::BTreeMap;
@@ -62,6 +62,11 @@ impl Trial {
     /// How long a call may take.
     pub fn wall() -> Duration {
         limits().wall
+    }
+
+    /// The engine that its calls run on: to measure what a call takes without the broker's part.
+    pub fn engine(&self) -> &wasmtime::Engine {
+        self.plugins.engine()
     }
 
     /// Runs the plugin's `issue`.
