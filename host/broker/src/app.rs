@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use claviger_core::journal::{Entry, Event};
 use claviger_core::ports::{Clock, Journal, Ports};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -20,6 +21,7 @@ use crate::journal::{JournalOptions, SqliteJournal};
 use crate::plugin::{Observe, PluginStore, PluginsOptions};
 use crate::policies::{self, PolicyStore};
 use crate::sessions::Sessions;
+use crate::watching::Watching;
 use crate::{load, metrics_page, reload, serve, telemetry, worker};
 
 /// How strictly the broker takes its configuration.
@@ -49,9 +51,11 @@ pub fn block_on<F: Future<Output = anyhow::Result<ExitCode>>>(
 pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     // Two TLS stacks could be meant; the choice is made once, here.
     let _already = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut signals = Signals::receive()?;
     let file = Arc::new(file);
+    let (watching, changes) = Watching::start(&file);
     let (quarantined, quarantines) = mpsc::channel(QUARANTINES_MAX);
-    let (broker, issuer) = build(&file, mode, quarantined).await?;
+    let (broker, issuer) = build(&file, Start { mode, watching, quarantined }).await?;
     let broker = Arc::new(broker);
     let (drain, draining) = watch::channel(false);
     let mut background = JoinSet::new();
@@ -59,7 +63,7 @@ pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     background.spawn(worker::revoke_all(Arc::clone(&broker)));
     background.spawn(worker::reap(Arc::clone(&broker), grace));
     background.spawn(record_quarantines(Arc::clone(&broker), quarantines));
-    background.spawn(reload::on_change_and_hangup(Arc::clone(&broker)));
+    background.spawn(reload::on_change_and_hangup(Arc::clone(&broker), changes, signals.hangup));
     if let Some(metrics) = &file.config().metrics {
         background.spawn(metrics_page::bind(metrics.address, Arc::clone(&broker)).await?);
     }
@@ -73,7 +77,7 @@ pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     let servers = serve::start(&file, &broker, &draining).await?;
     telemetry::say(&format!("clavigerd serves on {}", file.config().listen.socket.display()));
     tracing::info!(config = %file.path().display(), "serving");
-    stop_signal().await?;
+    signals.stop.asked().await;
     tracing::info!("draining");
     let _nobody_listens = drain.send(true);
     if tokio::time::timeout(DRAIN_MAX, servers.ended()).await.is_err() {
@@ -94,11 +98,17 @@ pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the parts begin with.
+struct Start {
+    mode: Mode,
+    watching: Watching,
+    quarantined: mpsc::Sender<String>,
+}
+
 /// Builds everything up to the first entries of this run.
 async fn build(
     file: &Arc<ConfigFile>,
-    mode: Mode,
-    quarantined: mpsc::Sender<String>,
+    Start { mode, watching, quarantined }: Start,
 ) -> anyhow::Result<(Broker, Option<Arc<Issuer>>)> {
     let metrics = Arc::new(crate::metrics::Metrics::new());
     let counts = crate::metrics::plugin_observer(&metrics);
@@ -123,7 +133,7 @@ async fn build(
     let broker = Broker::new(crate::broker::Parts {
         journal,
         plugins: PluginStore::new(plugins),
-        configuration: Configuration::new(mode, Arc::clone(file)),
+        configuration: Configuration::new(mode, Arc::clone(file), watching),
         policies: PolicyStore::new(folders, read.snapshot),
         sessions: Sessions::new(file.config().sessions.live_max, recorded),
         metrics,
@@ -186,15 +196,34 @@ async fn record_start(broker: &Broker, file: &ConfigFile, policies: Entry) -> an
     Ok(())
 }
 
-async fn stop_signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that the broker understands. They are received before it serves: whoever sees it
+/// serve may send one.
+struct Signals {
+    hangup: Signal,
+    stop: Stop,
+}
+
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn receive() -> std::io::Result<Self> {
+        let (terminate, interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = Stop { terminate, interrupt };
+        Ok(Self { hangup: signal(SignalKind::hangup())?, stop })
     }
-    Ok(())
+}
+
+impl Stop {
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]

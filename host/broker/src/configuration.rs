@@ -1,7 +1,6 @@
 //! The configuration in force, and how another one takes its place while the broker runs: plugins,
 //! backends and teams by a swap, everything else at the next start.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -15,6 +14,7 @@ use crate::config::{ConfigError, ConfigFile};
 use crate::load;
 use crate::plugin::Plugins;
 use crate::policies::{Reconfiguration, Reloaded, clipped};
+use crate::watching::Watching;
 
 /// The configuration in force.
 pub struct Configuration {
@@ -22,6 +22,7 @@ pub struct Configuration {
     /// As it was at the start: what a restart would change is what differs from it.
     started: Arc<ConfigFile>,
     current: ArcSwap<ConfigFile>,
+    watching: Watching,
     /// One reload at a time: each begins with the plugins that the one before left.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -34,18 +35,11 @@ struct Described {
 }
 
 impl Configuration {
-    /// Begins with `file`, as the process did.
-    pub fn new(mode: Mode, file: Arc<ConfigFile>) -> Self {
+    /// Begins with `file`, as the process did; `watching` has begun with it too.
+    pub fn new(mode: Mode, file: Arc<ConfigFile>, watching: Watching) -> Self {
         let current = ArcSwap::new(Arc::clone(&file));
-        Self { mode, started: file, current, reloading: tokio::sync::Mutex::new(()) }
-    }
-
-    /// The files that the configuration consists of.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let file = self.current.load();
-        let mut files = load::plugin_files(&file);
-        files.push(file.path().to_owned());
-        files
+        let reloading = tokio::sync::Mutex::new(());
+        Self { mode, started: file, current, watching, reloading }
     }
 }
 
@@ -84,6 +78,8 @@ fn describe(broker: &Broker) -> Result<Described, Vec<String>> {
         |problems: Vec<ConfigError>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
     let configuration = &broker.configuration;
     let file = configuration.started.read_again().map_err(|problem| vec![problem.to_string()])?;
+    // Of a refused configuration the files are watched too: one of them may be what is mended.
+    configuration.watching.follow([&file, &*configuration.current.load()]);
     let current = broker.plugins.current();
     let plugins = load::plugins_again(&file, configuration.mode, &current).map_err(sentences)?;
     let fixed = load::fixed_sources(&file, &plugins).map_err(sentences)?;

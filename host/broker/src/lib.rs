@@ -24,4 +24,5 @@ pub mod rpc;
 pub mod serve;
 pub mod sessions;
 pub mod telemetry;
+pub mod watching;
 pub mod worker;

@@ -138,11 +138,14 @@ pub fn fixed_sources(
 
 /// The folders of policies and prompt files.
 pub fn folders(file: &ConfigFile, fixed: PolicySources) -> PolicyFolders {
-    PolicyFolders {
-        policies: file.base().join(&file.config().policies.path),
-        prompts: file.base().join(&file.config().prompts.path),
-        fixed,
-    }
+    let [policies, prompts] = folder_paths(file);
+    PolicyFolders { policies, prompts, fixed }
+}
+
+/// Where the policies are, and the prompt files.
+pub fn folder_paths(file: &ConfigFile) -> [PathBuf; 2] {
+    let config = file.config();
+    [&config.policies.path, &config.prompts.path].map(|path| file.base().join(path))
 }
 
 /// The broker as an issuer of tokens, if it is configured as one.
