@@ -3,13 +3,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use claviger_core::journal::{Entry, Event};
-use claviger_core::policy::{PolicyFile, PolicyProblem, PolicySnapshot, PolicySources};
+use claviger_core::policy::{
+    PolicyFile, PolicyProblem, PolicySnapshot, PolicySources, SnapshotDigest,
+};
 use claviger_core::ports::{Journal, JournalError, Policies};
 use claviger_core::time::Timestamp;
 use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::prompts;
 
@@ -57,6 +62,8 @@ impl PolicyFolders {
 pub struct PolicyStore {
     folders: ArcSwap<PolicyFolders>,
     current: ArcSwap<PolicySnapshot>,
+    /// Told after each swap.
+    swapped: Notify,
     /// One reload at a time: two would race for which snapshot is recorded last.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -87,6 +94,7 @@ impl PolicyStore {
         Self {
             folders: ArcSwap::from_pointee(folders),
             current: ArcSwap::from_pointee(snapshot),
+            swapped: Notify::new(),
             reloading: tokio::sync::Mutex::new(()),
         }
     }
@@ -107,7 +115,7 @@ impl PolicyStore {
             return Ok(Reloaded::Same { problems: read.problems });
         }
         journal.record(loaded(&read.snapshot, &read.problems, now)).await?;
-        self.current.store(Arc::new(read.snapshot));
+        self.put_in_force(read.snapshot);
         Ok(Reloaded::Changed { problems: read.problems })
     }
 
@@ -133,10 +141,15 @@ impl PolicyStore {
             journal.record(loaded(&read.snapshot, &read.problems, now)).await?;
         }
         (change.swap)();
-        self.current.store(Arc::new(read.snapshot));
+        self.put_in_force(read.snapshot);
         self.folders.store(folders);
         let problems = read.problems;
         Ok(if is_same { Reloaded::Same { problems } } else { Reloaded::Changed { problems } })
+    }
+
+    fn put_in_force(&self, snapshot: PolicySnapshot) {
+        self.current.store(Arc::new(snapshot));
+        self.swapped.notify_waiters();
     }
 
     /// The folders that a reload reads.
@@ -180,7 +193,18 @@ impl Policies for PolicyStore {
     fn current(&self) -> Arc<PolicySnapshot> {
         self.current.load_full()
     }
+
+    async fn other_than(&self, stale: SnapshotDigest) {
+        // Made before looking: a swap between the two is then not missed.
+        let swapped = self.swapped.notified();
+        if self.current.load().digest() == stale {
+            let _shown_by_the_next_decision = timeout(OTHER_WITHIN_MAX, swapped).await;
+        }
+    }
 }
+
+/// Between the record of a snapshot and its swap lies no wait, but a busy machine may pause there.
+const OTHER_WITHIN_MAX: Duration = Duration::from_secs(2);
 
 /// The entry that puts `snapshot` in force.
 pub fn loaded(snapshot: &PolicySnapshot, problems: &[String], now: Timestamp) -> Entry {
@@ -255,3 +279,39 @@ fn joined(problems: &[PolicyProblem]) -> String {
 
 /// A hundred roles with their digests; more would swell the journal at each reload.
 const DETAIL_CHARS_MAX: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::{Pin, pin};
+    use std::task::Poll;
+
+    use super::*;
+
+    fn snapshot(text: &str) -> PolicySnapshot {
+        let file = PolicyFile { path: "teams.cedar".into(), text: text.to_owned() };
+        PolicySnapshot::load(PolicySources { policies: vec![file], ..Default::default() })
+            .expect("valid policies")
+    }
+
+    #[tokio::test]
+    async fn who_decided_too_early_waits_for_the_swap() {
+        let nowhere = PolicyFolders {
+            policies: PathBuf::new(),
+            prompts: PathBuf::new(),
+            fixed: PolicySources::default(),
+        };
+        let store = PolicyStore::new(nowhere, snapshot(""));
+        let stale = store.current().digest();
+        let mut waiting = pin!(store.other_than(stale));
+        assert!(poll_once(waiting.as_mut()).await.is_pending(), "the same one decides still");
+        store.put_in_force(snapshot("permit (principal, action, resource);"));
+        assert!(poll_once(waiting).await.is_ready(), "woken by the swap");
+        let mut late = pin!(store.other_than(stale));
+        assert!(poll_once(late.as_mut()).await.is_ready(), "another is in force already");
+    }
+
+    async fn poll_once(mut future: Pin<&mut impl Future<Output = ()>>) -> Poll<()> {
+        poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await
+    }
+}

@@ -13,7 +13,7 @@ use crate::issued::Issued;
 use crate::journal::{Entry, JournalSeq};
 use crate::lease::{DueLease, Lease, LeaseState, RevokeOutcome};
 use crate::name::BackendName;
-use crate::policy::PolicySnapshot;
+use crate::policy::{PolicySnapshot, SnapshotDigest};
 use crate::session::{Begun, EndCause, Session, TokenHash};
 use crate::time::Timestamp;
 
@@ -58,6 +58,10 @@ pub trait Entropy: Send + Sync {
 pub trait Policies: Send + Sync {
     /// The snapshot that decides now.
     fn current(&self) -> Arc<PolicySnapshot>;
+
+    /// Waits, but not for ever, until another snapshot than `stale` decides. The journal knows of
+    /// a snapshot a moment before it decides.
+    fn other_than(&self, stale: SnapshotDigest) -> impl Future<Output = ()> + Send;
 }
 
 /// Mints and revokes credentials, sandboxed.

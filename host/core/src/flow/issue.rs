@@ -70,7 +70,7 @@ async fn open<P: Ports>(
         match ports.journal().open_intent(id, &permit, now).await {
             // INVARIANT (no-plugin-without-intent): the number exists only once the entry is durable.
             Ok(seq) => return Ok(Intent::recorded(id, seq, permit)),
-            Err(OpenError::SnapshotStale) => {}
+            Err(OpenError::SnapshotStale) => ports.policies().other_than(snapshot.digest()).await,
             Err(OpenError::SessionEnded) => return Err(IssueError::SessionEnded),
             Err(OpenError::KeyUsed { lease, state }) => {
                 return Err(IssueError::KeyUsed { lease, state });

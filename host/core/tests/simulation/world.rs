@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use claviger_core::ids::IntentId;
-use claviger_core::policy::PolicySnapshot;
+use claviger_core::policy::{PolicySnapshot, SnapshotDigest};
 use claviger_core::ports::{Clock, Entropy, Policies, Ports};
 use claviger_core::session::Session;
 use claviger_core::time::Timestamp;
@@ -237,5 +237,10 @@ impl Entropy for Sim {
 impl Policies for Sim {
     fn current(&self) -> Arc<PolicySnapshot> {
         Arc::clone(&SNAPSHOTS[self.world().policies].snapshot)
+    }
+
+    /// Loses patience at times, so that what comes of that is seen too.
+    async fn other_than(&self, _stale: SnapshotDigest) {
+        self.dawdle().await;
     }
 }

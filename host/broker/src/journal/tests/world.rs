@@ -17,7 +17,7 @@ use claviger_core::issued::{Credential, Field, FieldValue, Handle, Issued};
 use claviger_core::journal::{Entry, Event};
 use claviger_core::lease::{DueLease, Lease};
 use claviger_core::name::BackendName;
-use claviger_core::policy::PolicySnapshot;
+use claviger_core::policy::{PolicySnapshot, SnapshotDigest};
 use claviger_core::ports::{
     Clock, Entropy, Journal, PluginError, PluginErrorKind, Plugins, Policies, Ports,
 };
@@ -222,6 +222,9 @@ impl Policies for TestPolicies {
     fn current(&self) -> Arc<PolicySnapshot> {
         Arc::clone(&self.0)
     }
+
+    /// There is only the one.
+    async fn other_than(&self, _stale: SnapshotDigest) {}
 }
 
 type Meanwhile =
