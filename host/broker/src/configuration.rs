@@ -46,6 +46,15 @@ impl Configuration {
 /// Reads configuration, plugins, secrets, policies and prompt files again. A configuration with a
 /// problem changes nothing.
 pub async fn reload(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
+    // On a task of its own: a caller that goes away must not stop it between record and swap.
+    let own = Arc::clone(broker);
+    match tokio::spawn(async move { reload_whole(&own).await }).await {
+        Ok(reloaded) => reloaded,
+        Err(panic) => refuse(broker, vec![panic.to_string()]).await,
+    }
+}
+
+async fn reload_whole(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
     let configuration = &broker.configuration;
     let _one = configuration.reloading.lock().await;
     let for_reading = Arc::clone(broker);

@@ -121,10 +121,7 @@ impl AdminService for Admin {
     ) -> Result<Response<v1::ReloadResponse>, Status> {
         let uid = self.operator(&request)?;
         self.record(uid, "reload of configuration, policies and prompt files".to_owned()).await?;
-        // A caller that goes away must not stop a reload between its record and its swap.
-        let broker = Arc::clone(&self.broker);
-        let reloaded = tokio::spawn(async move { configuration::reload(&broker).await }).await;
-        let reloaded = reloaded.map_err(|panic| Status::internal(panic.to_string()))?;
+        let reloaded = configuration::reload(&self.broker).await;
         let reloaded = reloaded.map_err(|error| status::of_journal(&error))?;
         let (loaded, problems) = match reloaded {
             Reloaded::Changed { problems } | Reloaded::Same { problems } => (true, problems),
