@@ -29,15 +29,25 @@ pub struct Caller {
 /// The caller, as the connection proves it: the kernel's word on a unix socket, a verified
 /// client certificate over TLS.
 pub fn caller(extensions: &Extensions) -> Result<Caller, AuthenticateError> {
+    let principal = principal(extensions)?;
+    let requester = match unix_peer(extensions) {
+        Some(peer) => Requester::from_unix_peer(peer.uid, user_name(peer.uid)),
+        None => Requester::from_workload(&principal),
+    };
+    Ok(Caller { principal, requester })
+}
+
+/// The workload alone: for whom it asks, a session knows since it was opened.
+fn principal(extensions: &Extensions) -> Result<Principal, AuthenticateError> {
     if let Some(peer) = unix_peer(extensions) {
-        return Ok(unix_caller(peer));
+        return Ok(Principal::from_unix_peer(peer.uid, peer.gid));
     }
     let certificates = extensions
         .get::<TlsConnectInfo<TcpConnectInfo>>()
         .and_then(TlsConnectInfo::peer_certs)
         .ok_or(AuthenticateError::NoProof)?;
     let leaf = certificates.first().ok_or(AuthenticateError::NoProof)?;
-    certificate_caller(leaf.as_ref())
+    certified(leaf.as_ref())
 }
 
 /// The live session that the request's token proves. The token is bound to the principal that
@@ -47,11 +57,11 @@ pub fn session(
     extensions: &Extensions,
     metadata: &MetadataMap,
 ) -> Result<Arc<LiveSession>, AuthenticateError> {
-    let caller = caller(extensions)?;
+    let principal = principal(extensions)?;
     let unverified_token = bearer(metadata)?;
     let live =
         sessions.find(&TokenHash::of(unverified_token)).ok_or(AuthenticateError::NoSession)?;
-    if live.session().principal().id() != caller.principal.id() {
+    if live.session().principal().id() != principal.id() {
         return Err(AuthenticateError::NoSession);
     }
     live.seen();
@@ -72,14 +82,7 @@ fn unix_peer(extensions: &Extensions) -> Option<UnixPeer> {
     extensions.get::<Option<UnixPeer>>().copied().flatten()
 }
 
-fn unix_caller(peer: UnixPeer) -> Caller {
-    Caller {
-        principal: Principal::from_unix_peer(peer.uid, peer.gid),
-        requester: Requester::from_unix_peer(peer.uid, user_name(peer.uid)),
-    }
-}
-
-fn certificate_caller(der: &[u8]) -> Result<Caller, AuthenticateError> {
+fn certified(der: &[u8]) -> Result<Principal, AuthenticateError> {
     let (_, certificate) =
         X509Certificate::from_der(der).map_err(|_| AuthenticateError::UnreadableCertificate)?;
     let names = certificate
@@ -87,9 +90,7 @@ fn certificate_caller(der: &[u8]) -> Result<Caller, AuthenticateError> {
         .map_err(|_| AuthenticateError::UnreadableCertificate)?
         .ok_or(AuthenticateError::NamelessCertificate)?;
     let name = principal_name(&names.value.general_names)?;
-    let principal =
-        Principal::from_client_certificate(&name, &HEXLOWER.encode(&Sha256::digest(der)));
-    Ok(Caller { requester: Requester::from_workload(&principal), principal })
+    Ok(Principal::from_client_certificate(&name, &HEXLOWER.encode(&Sha256::digest(der))))
 }
 
 /// The SPIFFE id if there is one (exactly one, as the X.509-SVID specification demands),
