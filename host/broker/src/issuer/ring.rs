@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use claviger_core::time::Timestamp;
+use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Map, Value, json};
@@ -19,10 +20,16 @@ use crate::journal::{IssuerKey, KeyChange};
 pub(super) struct KeyRing(Vec<RingKey>);
 
 struct RingKey {
-    kid: String,
     jwk: Value,
     signs_from: Timestamp,
-    private: Option<EncodingKey>,
+    private: Option<Signer>,
+}
+
+/// A private half, read once: reading it takes as long as signing.
+struct Signer {
+    pair: EcdsaKeyPair,
+    /// The header of its tokens, as it stands in them.
+    header: String,
 }
 
 impl KeyRing {
@@ -32,8 +39,7 @@ impl KeyRing {
             let jwk = serde_json::from_str(&key.jwk);
             Ok(RingKey {
                 jwk: jwk.map_err(|_| TendError::Key("a public half is no JSON"))?,
-                private: key.pkcs8.as_ref().map(|pkcs8| EncodingKey::from_ec_der(pkcs8)),
-                kid: key.kid,
+                private: key.pkcs8.map(|pkcs8| Signer::of(&pkcs8, &key.kid)).transpose()?,
                 signs_from: key.signs_from,
             })
         };
@@ -49,10 +55,7 @@ impl KeyRing {
 
     /// A token with `claims`; `None` if there is no key that signs.
     pub(super) fn sign(&self, claims: &Map<String, Value>, now: Timestamp) -> Option<String> {
-        let key = self.signer(now)?;
-        let mut header = Header::new(ALGORITHM);
-        header.kid = Some(key.kid.clone());
-        jsonwebtoken::encode(&header, claims, key.private.as_ref()?).ok()
+        self.signer(now)?.private.as_ref()?.sign(claims)
     }
 
     /// The newest key whose time has come. A clock that was set back finds only later keys, and
@@ -66,6 +69,28 @@ impl KeyRing {
     /// The published keys, a JWK set.
     pub(super) fn jwks(&self) -> Value {
         json!({ "keys": self.0.iter().map(|key| &key.jwk).collect::<Vec<_>>() })
+    }
+}
+
+impl Signer {
+    fn of(pkcs8: &[u8], kid: &str) -> Result<Self, TendError> {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
+            .map_err(|_| TendError::Key("a private half is no key"))?;
+        let mut header = Header::new(ALGORITHM);
+        header.kid = Some(kid.to_owned());
+        let header =
+            serde_json::to_vec(&header).map_err(|_| TendError::Key("a header has no JSON form"))?;
+        Ok(Self { pair, header: BASE64URL_NOPAD.encode(&header) })
+    }
+
+    /// In the compact form (RFC 7515, section 7.1).
+    fn sign(&self, claims: &Map<String, Value>) -> Option<String> {
+        let claims = serde_json::to_vec(claims).ok()?;
+        let mut token = format!("{}.{}", self.header, BASE64URL_NOPAD.encode(&claims));
+        let signature = self.pair.sign(&SystemRandom::new(), token.as_bytes()).ok()?;
+        token.push('.');
+        BASE64URL_NOPAD.encode_append(signature.as_ref(), &mut token);
+        Some(token)
     }
 }
 
