@@ -23,7 +23,7 @@ use crate::prompt::{AuthorizationLimits, Role};
 use crate::session::Session;
 use crate::time::Timestamp;
 use entities::{KnownEntities, Model};
-use evaluate::Engine;
+use evaluate::{Clock, Engine};
 use slice::Slices;
 
 /// Everything that decides, at one moment: policies, roles, catalog, teams. Immutable; a reload
@@ -97,7 +97,8 @@ impl PolicySnapshot {
             Slices::build(action, &policies).map_err(|error: PolicySetError| built_in(&error))
         };
         let (issue, open_session) = (slices(&model.issue)?, slices(&model.open_session)?);
-        let engine = Engine { schema, model, known, deciding, issue, open_session };
+        let engine =
+            Engine { schema, model, known, deciding, issue, open_session, clock: Clock::default() };
         let PolicySources { roles, catalog, .. } = sources;
         Ok(Self { digest, roles, catalog, engine, warnings })
     }

@@ -20,6 +20,11 @@ impl Timestamp {
         self.0
     }
 
+    /// The beginning of its second.
+    pub const fn whole_second(self) -> Self {
+        Self(self.0 - self.0 % 1000)
+    }
+
     /// Whole seconds since the Unix epoch, rounded down.
     pub const fn unix_secs(self) -> u64 {
         self.0 / 1000

@@ -2,6 +2,7 @@
 //! evaluation means is for [`crate::decide`] to say.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cedar_policy::{
@@ -13,6 +14,7 @@ use super::entities::{KnownEntities, Model};
 use super::slice::{Slice, Slices};
 use super::{Deciding, Evaluation, IssueQuestion, OpenQuestion};
 use crate::decide::TTL_MAX;
+use crate::time::Timestamp;
 
 /// The policies in force and what they may be asked about.
 pub(super) struct Engine {
@@ -22,6 +24,25 @@ pub(super) struct Engine {
     pub(super) deciding: HashMap<PolicyId, Deciding>,
     pub(super) issue: Slices,
     pub(super) open_session: Slices,
+    pub(super) clock: Clock,
+}
+
+/// The current second in Cedar's terms, kept: making it parses the name of its type each time.
+#[derive(Default)]
+pub(super) struct Clock(Mutex<Option<(Timestamp, RestrictedExpression)>>);
+
+impl Clock {
+    fn second_of(&self, now: Timestamp) -> RestrictedExpression {
+        let second = now.whole_second();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((at, expression)) if *at == second => expression.clone(),
+            _ => {
+                let expression = RestrictedExpression::new_datetime(second.to_string());
+                kept.insert((second, expression)).1.clone()
+            }
+        }
+    }
 }
 
 /// A question in Cedar's terms.
@@ -69,7 +90,7 @@ impl Engine {
         let requester = self.model.requester(session.requester().id());
         Ok(Asked {
             action: self.model.issue.clone(),
-            context: issue_context(question).map_err(|_| "engine.context")?,
+            context: self.issue_context(question).map_err(|_| "engine.context")?,
             principals: [&[session_entity.uid(), role.clone()], self.known.parents(&role)].concat(),
             resources: [std::slice::from_ref(&scope), self.known.parents(&scope)].concat(),
             entities: vec![
@@ -102,6 +123,16 @@ impl Engine {
                 self.known.entity(&requester),
             ],
         })
+    }
+
+    fn issue_context(&self, question: &IssueQuestion<'_>) -> Result<Context, ContextCreationError> {
+        let live = question.session.is_live_at(question.now);
+        Context::from_pairs([
+            ("ttl_secs".to_owned(), RestrictedExpression::new_long(secs(question.ttl))),
+            ("ttl_secs_max".to_owned(), RestrictedExpression::new_long(secs(TTL_MAX))),
+            ("session_live".to_owned(), RestrictedExpression::new_bool(live)),
+            ("now".to_owned(), self.clock.second_of(question.now)),
+        ])
     }
 
     fn evaluate(&self, slices: &Slices, asked: Result<Asked, Unaskable>) -> Evaluation {
@@ -163,17 +194,6 @@ impl Engine {
 fn policy_of(error: &cedar_policy::AuthorizationError) -> String {
     let cedar_policy::AuthorizationError::PolicyEvaluationError(error) = error;
     error.policy_id().to_string()
-}
-
-fn issue_context(question: &IssueQuestion<'_>) -> Result<Context, ContextCreationError> {
-    let live = question.session.is_live_at(question.now);
-    let now = question.now.to_string();
-    Context::from_pairs([
-        ("ttl_secs".to_owned(), RestrictedExpression::new_long(secs(question.ttl))),
-        ("ttl_secs_max".to_owned(), RestrictedExpression::new_long(secs(TTL_MAX))),
-        ("session_live".to_owned(), RestrictedExpression::new_bool(live)),
-        ("now".to_owned(), RestrictedExpression::new_datetime(now)),
-    ])
 }
 
 /// Seconds, rounded up, so that a fraction above the cap is above the cap.

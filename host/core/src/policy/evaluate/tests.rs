@@ -166,7 +166,8 @@ impl World {
         let deciding = set.policies().map(|p| (p.id().clone(), deciding(p))).collect();
         let issue = Slices::build(&model.issue, set.policies()).unwrap();
         let open_session = Slices::build(&model.open_session, set.policies()).unwrap();
-        (Engine { schema, model, known, deciding, issue, open_session }, set)
+        let clock = Clock::default();
+        (Engine { schema, model, known, deciding, issue, open_session, clock }, set)
     }
 
     fn session(&self) -> Session {
