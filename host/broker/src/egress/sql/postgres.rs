@@ -33,29 +33,35 @@ impl Session {
 
     /// Runs one query.
     pub async fn query(&mut self, sql: &Rendered, end: Instant) -> Result<Rows, Failure> {
-        let mut replies = self.run(&[sql.as_str()], end).await?;
+        let mut replies = self.run(settings(end)?, &[sql.as_str()], end).await?;
         replies.pop().unwrap_or_else(|| Ok(Rows::default()))
     }
 
     /// Runs the statements in one transaction.
     ///
-    /// Each is its own message, so that no statement can swallow the next one's beginning; all
-    /// are sent before the first answer is read. After an error the server refuses the rest and
-    /// turns `COMMIT` into a rollback.
+    /// Each is its own message, so that no statement can swallow the next one's beginning; what
+    /// the host adds shares messages, since each costs an answer of its own. All are sent before
+    /// the first answer is read. After an error the server refuses the rest, the host's end with
+    /// its `COMMIT` included, and the transaction is rolled back.
     pub async fn transaction(&mut self, all: &[Rendered], end: Instant) -> Result<(), Failure> {
-        let in_time = in_time(end);
-        let mut messages = vec!["BEGIN"];
-        messages.extend(all.iter().map(Rendered::as_str));
-        messages.extend([in_time.as_str(), "COMMIT"]);
-        let replies = self.run(&messages, end).await?;
+        let begin = format!("{}; BEGIN", settings(end)?);
+        let commit = format!("{}; COMMIT", in_time(end));
+        let mut messages: Vec<_> = all.iter().map(Rendered::as_str).collect();
+        messages.push(&commit);
+        let replies = self.run(begin, &messages, end).await?;
         let first =
             replies.into_iter().enumerate().find_map(|(at, reply)| Some((at, reply.err()?)));
-        match first {
-            None => Ok(()),
-            // After `BEGIN` and the statements comes the look at the clock.
-            Some((at, _)) if at == all.len() + 1 => Err(late()),
-            Some((_, failure)) => Err(failure),
-        }
+        let Some((at, failure)) = first else { return Ok(()) };
+        self.roll_back(end).await;
+        // After the statements comes the look at the clock.
+        Err(if at == all.len() { late() } else { failure })
+    }
+
+    /// Ends a transaction that failed; a connection on which that fails is closed.
+    async fn roll_back(&mut self, end: Instant) {
+        self.owed = true;
+        let rolled_back = timeout_at(end, self.exchange(&["ROLLBACK"], &[])).await;
+        self.owed |= !matches!(rolled_back, Ok(Ok(_)));
     }
 
     /// INVARIANT (nothing-after-the-deadline): a statement must not take effect after its intent
@@ -63,9 +69,13 @@ impl Session {
     /// nothing to end. So the server itself ends each statement at the call's deadline
     /// (`statement_timeout` covers waits for locks too), a transaction checks the time once more
     /// before it commits, and the deadline of a call lies well before the intent timeout.
-    async fn run(&mut self, messages: &[&str], end: Instant) -> Result<Vec<Reply>, Failure> {
-        let settings = settings(end)?;
-        let prelude: &[&str] = if self.reset { &[&settings] } else { &[RESET, &settings] };
+    async fn run(
+        &mut self,
+        prelude: String,
+        messages: &[&str],
+        end: Instant,
+    ) -> Result<Vec<Reply>, Failure> {
+        let prelude: &[&str] = if self.reset { &[&prelude] } else { &[RESET, &prelude] };
         self.owed = true;
         let answers = timeout_at(end, self.exchange(prelude, messages)).await;
         let replies = answers.map_err(|_| late())??;
