@@ -142,8 +142,9 @@ async fn backends(broker: &Broker) -> Vec<BackendName> {
 /// Enough to keep the attempts busy; more would only age in memory.
 const TAKE_MAX: usize = 256;
 
-/// The most revocations at once on one backend: as many as its pool of connections serves.
-const ATTEMPTS_AT_ONCE: usize = 8;
+/// The most revocations at once on one backend: twice as many as its pool has connections, so that
+/// a connection is used while what was done on it before is made durable.
+const ATTEMPTS_AT_ONCE: usize = 16;
 
 /// How often sessions are looked at; a session ends at most this much late.
 const REAP_EVERY: Duration = Duration::from_millis(500);
