@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use claviger_test_servers::Postgres;
+use claviger_test_servers::{ClusterOptions, Postgres};
 use tempfile::TempDir;
 
 use crate::poll;
@@ -25,11 +25,18 @@ pub struct Settings {
     pub intent_timeout: &'static str,
     /// Appended to the configuration.
     pub more: String,
+    /// How its database server is set up.
+    pub cluster: ClusterOptions,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { heartbeat_grace: "60s", intent_timeout: "30s", more: String::new() }
+        Self {
+            heartbeat_grace: "60s",
+            intent_timeout: "30s",
+            more: String::new(),
+            cluster: ClusterOptions::default(),
+        }
     }
 }
 
@@ -41,7 +48,7 @@ impl World {
 
     /// The world with other settings.
     pub fn with(settings: Settings) -> Self {
-        let postgres = Postgres::start();
+        let postgres = Postgres::start_with(&settings.cluster);
         furnish(&postgres);
         let folder = tempfile::Builder::new().prefix("claviger-").tempdir().expect("a folder");
         let world = Self { postgres, folder, settings };
@@ -95,7 +102,7 @@ impl World {
     fn write_config(&self) {
         let plugin = plugins().join("postgres.wasm");
         let sha256 = sha256_of(&plugin);
-        let Settings { heartbeat_grace, intent_timeout, more } = &self.settings;
+        let Settings { heartbeat_grace, intent_timeout, more, .. } = &self.settings;
         let (port, plugin) = (self.postgres.port(), plugin.display());
         self.write(
             "claviger.toml",

@@ -4,6 +4,7 @@
 
 mod bench;
 mod checks;
+mod counts;
 mod demo;
 mod fuzz;
 mod javascript;
@@ -68,8 +69,11 @@ cargo xtask <command>
   plugins           build the plugins to target/plugins/
   test [args…]      setup, plugins, binaries, then `cargo test --workspace [args…]`
   demo              setup, plugins, binaries, then the guided tour
-  bench [walls]     measure, to the terminal and to target/bench/: what the walls round a
-                    plugin cost; every bench unless one is named
+  bench [--quick]   setup, OpenBao, a release build, then Claviger beside OpenBao and the bare
+                    limits: target/bench/report.json and report.html
+  bench walls|soak|counts
+                    what the walls round a plugin cost; ten minutes at 70 % of the capacity;
+                    the instructions of a decision and an issue, against the committed ones
   fuzz [target] [--seconds N]
                     search for faults with libFuzzer, ten minutes a target unless told otherwise
   check             formatting, clippy without warnings, cargo-deny if it is installed

@@ -19,6 +19,11 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// Where the programs are that are measured.
+    pub fn release(&self) -> PathBuf {
+        self.bin.with_file_name("release")
+    }
+
     /// The paths of the workspace that this script was built in.
     pub fn find() -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))

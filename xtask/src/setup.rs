@@ -1,7 +1,7 @@
 //! Makes a fresh machine ready for tests and demo. Installs from the distribution, and Python packages
 //! below `target/`; says what and why, and never touches a PostgreSQL or MariaDB that is there already.
 
-mod python;
+pub mod python;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub enum Mode {
 /// Looks for what tests and demo need, and installs what is missing and can be installed.
 pub fn run(paths: &Paths, mode: Mode) -> Result<()> {
     let programs = install_programs(mode)?;
-    let packages = python::install(paths, mode)?;
+    let packages = python::install(paths, mode, python::TESTS)?;
     if programs == Outcome::Unmet || packages == Outcome::Unmet {
         bail!("something required is missing: run the commands above, then this one again");
     }

@@ -7,6 +7,10 @@ use clap::{Parser, Subcommand};
 use clavigerd::config::{ConfigFile, LimitsClass};
 use clavigerd::{app, check, dev, harden, kit, telemetry};
 
+/// Most of what an issue takes beside the commit is many small allocations on two threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The Claviger broker: issues short-lived credentials to AI agents, as their prompt files ask
 /// and your Cedar policies allow.
 #[derive(Parser)]

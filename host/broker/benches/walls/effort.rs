@@ -8,6 +8,8 @@ pub struct Plan {
     pub effort: Effort,
     /// Where the report goes, besides the terminal.
     pub out: Option<PathBuf>,
+    /// Measures only the group `call`: what another bench takes over.
+    pub only_call: Option<()>,
 }
 
 /// How much is measured.
@@ -32,11 +34,12 @@ impl Plan {
     /// What `words` ask for; `None` if they select other tests than this. Cargo passes `--bench`
     /// to a bench and nothing to a test; what else it passes is meant for its own harness.
     pub fn parse(words: &[&str]) -> Option<Self> {
-        let mut plan = Self { effort: Effort::Smoke, out: None };
+        let mut plan = Self { effort: Effort::Smoke, out: None, only_call: None };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match *word {
                 "--bench" => plan.effort = Effort::Full,
+                "--only-call" => plan.only_call = Some(()),
                 "--out" => plan.out = words.next().map(PathBuf::from),
                 "--list" => return None,
                 flag if flag.starts_with('-') => {}

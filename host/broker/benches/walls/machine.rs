@@ -1,13 +1,12 @@
 //! Where figures were measured: what they depend on, and nothing that tells whose machine it is.
 
-use std::num::NonZero;
-
+use claviger_bench::machine::{cores, kernel, processor};
 use serde_json::{Value, json};
 
 /// For people.
 pub fn lines(effort: &str) -> String {
     format!(
-        "{} × {}, Linux {}\n{BUILD}, wasmtime {}, effort {effort}\n",
+        "{} × {}, {}\n{BUILD}, wasmtime {}, effort {effort}\n",
         cores(),
         processor(),
         kernel(),
@@ -24,22 +23,6 @@ pub fn json() -> Value {
         "build": BUILD,
         "wasmtime": wasmtime(),
     })
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
-}
-
-fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    model.map_or_else(|| "an unknown processor".to_owned(), |(_, model)| model.to_owned())
-}
-
-/// The numbers of the release: what a distribution adds may name the machine's owner.
-fn kernel() -> String {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    release.split(|c: char| c != '.' && !c.is_ascii_digit()).next().unwrap_or_default().to_owned()
 }
 
 fn wasmtime() -> &'static str {

@@ -59,6 +59,10 @@ fn measure(plan: &Plan) -> Result<()> {
     let runtime = runtime()?;
     let mut report = Report::new(effort.name());
     report.add(runtime.block_on(call::measure(&nothing, effort))?);
+    if plan.only_call.is_some() {
+        report.check()?;
+        return show(&report, plan);
+    }
     report.add(runtime.block_on(http::measure(&token, service.port(), effort))?);
     for group in memory::measure(&token, javascript.as_ref(), (&service, effort))? {
         report.add(group);
@@ -74,6 +78,10 @@ fn measure(plan: &Plan) -> Result<()> {
         None => report.leave_out("the plugin in JavaScript"),
     }
     report.check()?;
+    show(&report, plan)
+}
+
+fn show(report: &Report, plan: &Plan) -> Result<()> {
     println!("{}", report.table());
     if let Some(out) = &plan.out {
         let folder = out.parent().context("the report has no folder")?;
