@@ -71,7 +71,7 @@ impl Effort {
     /// How long each turn takes.
     pub const fn spell(self) -> Spell {
         match self {
-            Self::Full => spell(1000, 4000),
+            Self::Full => spell(500, 3000),
             Self::Quick => spell(200, 1000),
             Self::Smoke => spell(0, 400),
         }
@@ -80,7 +80,7 @@ impl Effort {
     /// How long each point of a curve takes: it shows a shape, and no goal hangs on it.
     pub const fn glance(self) -> Spell {
         match self {
-            Self::Full => spell(500, 2500),
+            Self::Full => spell(300, 2000),
             Self::Quick => spell(100, 400),
             Self::Smoke => spell(0, 300),
         }
