@@ -97,7 +97,7 @@ const NAME_CHARS_MAX: usize = 60;
 
 #[cfg(test)]
 mod tests {
-    use super::write;
+    use super::{BAR_LEFT, BAR_WIDTH, write};
     use crate::page::sample;
     use crate::report::{Report, Stage};
 
@@ -110,15 +110,20 @@ mod tests {
     #[test]
     fn each_stage_begins_where_the_one_before_ends() {
         let drawn = drawn(&[100.0, 300.0]);
-        for expect in ["x=\"250.0\"", "width=\"105.0\"", "x=\"355.0\"", "width=\"315.0\"", "400 µs"]
-        {
-            assert!(drawn.contains(expect), "`{expect}` is missing in {drawn}");
+        let quarter = BAR_WIDTH / 4.0;
+        for expect in [
+            format!("x=\"{BAR_LEFT:.1}\" y=\"26.0\" width=\"{quarter:.1}\""),
+            format!("x=\"{:.1}\" y=\"54.0\" width=\"{:.1}\"", BAR_LEFT + quarter, 3.0 * quarter),
+            "400 µs".to_owned(),
+        ] {
+            assert!(drawn.contains(&expect), "`{expect}` is missing in {drawn}");
         }
     }
 
     #[test]
     fn a_stage_without_a_figure_takes_no_room_from_the_others() {
         let drawn = drawn(&[100.0, f64::NAN, 300.0, f64::INFINITY]);
-        assert!(drawn.contains("width=\"315.0\"") && drawn.contains("400 µs"), "{drawn}");
+        let rest = format!("width=\"{:.1}\"", BAR_WIDTH * 0.75);
+        assert!(drawn.contains(&rest) && drawn.contains("400 µs"), "{drawn}");
     }
 }
