@@ -1,4 +1,5 @@
-//! What SECURITY.md claims to be tested: every test that it names exists. Runs none of them.
+//! What SECURITY.md and ARCHITECTURE.md claim to be tested: every test that they name exists. Runs
+//! none of them.
 
 use std::collections::BTreeSet;
 
@@ -8,20 +9,22 @@ use crate::tree::Tree;
 
 /// The claims that no test bears out.
 pub fn check(tree: &Tree, sources: &[Source]) -> Vec<Finding> {
-    let Some(page) = tree.at(PAGE) else { return Vec::new() };
     let tests: BTreeSet<_> = sources.iter().flat_map(tests).collect();
-    let rows = page.text.lines().enumerate().filter(|(_, line)| line.starts_with("| "));
-    let claims = rows.flat_map(|(at, line)| claims(line).map(move |name| (at + 1, name)));
-    claims
-        .filter(|(_, name)| !tests.contains(*name))
-        .map(|(line, name)| {
+    let mut findings = Vec::new();
+    for (page, heading) in PAGES {
+        let Some(page) = tree.at(page) else { continue };
+        let lines = (1..).zip(page.text.lines()).skip_while(|(_, line)| !line.starts_with(heading));
+        let rows = lines.filter(|(_, line)| line.starts_with("| "));
+        let claims = rows.flat_map(|(at, line)| claims(line).map(move |name| (at, name)));
+        findings.extend(claims.filter(|(_, name)| !tests.contains(*name)).map(|(line, name)| {
             let sentence = format!(
                 "there is no test `{name}`, so the claim is worth nothing: name the test that \
                  replaced it, or write it"
             );
-            Finding::new(PAGE, line, sentence)
-        })
-        .collect()
+            Finding::new(&page.path, line, sentence)
+        }));
+    }
+    findings
 }
 
 /// The names in the last column of a table of three.
@@ -50,4 +53,5 @@ fn tests(source: &Source) -> Vec<String> {
     tests
 }
 
-const PAGE: &str = "SECURITY.md";
+/// The pages that name tests, and the heading from which on they do.
+const PAGES: [(&str, &str); 2] = [("SECURITY.md", ""), ("ARCHITECTURE.md", "## What must always")];

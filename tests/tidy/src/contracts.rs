@@ -8,6 +8,7 @@ pub fn check(tree: &Tree) -> Vec<Finding> {
     let wit = tree.with_extension("wit").filter(|file| file.path.starts_with("wit/"));
     let mut findings: Vec<_> = wit.flat_map(wit_items).collect();
     findings.extend(tree.with_extension("proto").flat_map(proto_items));
+    findings.extend(tree.at(AGENT_CONTRACT).into_iter().flat_map(said_by_agents));
     let notes: Vec<_> =
         tree.with_extension("md").filter_map(|file| file.path.strip_prefix(DECISIONS)).collect();
     findings.extend(decisions(&notes));
@@ -38,6 +39,44 @@ pub fn proto_items(file: &TextFile) -> Vec<Finding> {
             || SELF_EVIDENT_MESSAGES.contains(&name);
         matches!(word, "service" | "rpc") || (word == "message" && !explained)
     })
+}
+
+/// Fields of agents' requests that supply what the broker reads itself, or that are free text and
+/// do not say that they are only claimed.
+pub fn said_by_agents(file: &TextFile) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut in_request = false;
+    for (number, line) in (1..).zip(file.text.lines()) {
+        let line = line.trim();
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["message", name, ..] => in_request = name.ends_with("Request"),
+            ["//", ..] => {}
+            [.., _, name, "=", _] if in_request => {
+                findings.extend(said(name).map(|what| Finding::new(&file.path, number, what)));
+            }
+            _ => {}
+        }
+    }
+    findings
+}
+
+/// What is wrong with a field of that name.
+fn said(field: &str) -> Option<String> {
+    let part = |parts: &[&str]| field.split('_').any(|word| parts.contains(&word));
+    if part(&["authorization", "authorizations", "policy", "policies", "prompt", "tier"]) {
+        return Some(format!(
+            "an agent supplies `{field}`, so that it could widen its own reach: the broker reads \
+             it from the reviewed files itself (invariant 5)"
+        ));
+    }
+    (part(&["claim", "note", "purpose", "reason", "ticket"]) && !field.starts_with("claimed_"))
+        .then(|| {
+            format!(
+                "`{field}` is what an agent says about itself, and somebody will take it for \
+                 proven: call it `claimed_{field}`, record it and let it decide nothing (invariant 5)"
+            )
+        })
 }
 
 /// Decision notes that are misnamed or leave gaps. Takes the file names.
@@ -89,6 +128,9 @@ fn undocumented(file: &TextFile, marker: &str, is_item: fn(&str) -> bool) -> Vec
     }
     findings
 }
+
+/// What agents send, and what they get.
+const AGENT_CONTRACT: &str = "proto/claviger/v1/agent.proto";
 
 const DECISIONS: &str = "docs/decisions/";
 

@@ -1,5 +1,6 @@
-//! What may stand in one place only: where permits, intents and secrets come and go, where gRPC
-//! statuses are made (STYLE.md, rules 5 and 14; the invariants of ARCHITECTURE.md).
+//! What may stand in one place only: where permits, intents and secrets come and go, where proto
+//! types are known and gRPC statuses made (STYLE.md, rules 5 and 14; the invariants of
+//! ARCHITECTURE.md).
 
 use crate::Finding;
 use crate::source::Source;
@@ -20,6 +21,7 @@ pub fn check(source: &Source) -> Vec<Finding> {
         }
     }
     findings.extend(statuses(source));
+    findings.extend(proto_types(source));
     findings
 }
 
@@ -59,6 +61,26 @@ fn statuses(source: &Source) -> Vec<Finding> {
         .collect()
 }
 
+/// Proto types that the broker knows outside `rpc`. The listeners may name the services, to mount
+/// them, and the descriptors, to serve them; no message.
+fn proto_types(source: &Source) -> Vec<Finding> {
+    let in_rpc = source.path.starts_with("host/broker/src/rpc");
+    if in_rpc || !source.path.starts_with("host/broker/src/") {
+        return Vec::new();
+    }
+    let lines = |wanted: &'static [&'static str]| source.runs(wanted).map(|(line, _)| line);
+    let mounted: Vec<_> = if source.path == SERVE_FILE {
+        MOUNTED.iter().flat_map(|wanted| lines(wanted)).collect()
+    } else {
+        Vec::new()
+    };
+    let named = lines(&["claviger_proto"]).chain(lines(&["prost_types"]));
+    named
+        .filter(|line| !mounted.contains(line))
+        .map(|line| Finding::new(&source.path, line, PROTO))
+        .collect()
+}
+
 fn in_decision_module(path: &str) -> bool {
     path == "host/core/src/decide.rs" || path.starts_with("host/core/src/decide/")
 }
@@ -73,7 +95,7 @@ struct Rule {
     sentence: &'static str,
 }
 
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
     Rule {
         tokens: &[&["Permit", ":", ":", "granted"], &["SessionPermit", ":", ":", "granted"]],
         allowed: in_decision_module,
@@ -95,6 +117,14 @@ const RULES: [Rule; 6] = [
         harmless_after: &[],
         sentence: "an intent is made outside the core, so that a plugin could run without a \
                    record: call `flow::issue` (invariant 2)",
+    },
+    Rule {
+        tokens: &[&["claimed_reason"]],
+        allowed: |path| !path.starts_with("host/core/src/policy"),
+        in_tests: false,
+        harmless_after: &[],
+        sentence: "the policies get to know what an agent only claims, so that a sentence which \
+                   anybody can write into a prompt could decide: let a proof decide (invariant 5)",
     },
     Rule {
         tokens: &[&[".", "expose_once", "("], &["Secret", ":", ":", "expose_once"]],
@@ -149,6 +179,20 @@ const UNSAFE_FILE: &str = "host/broker/src/plugin/artifact.rs";
 
 /// The one file that may make a gRPC status: it turns every error into one, without a wildcard.
 const STATUS_FILE: &str = "host/broker/src/rpc/status.rs";
+
+/// The one file outside `rpc` that names services, since it mounts them.
+const SERVE_FILE: &str = "host/broker/src/serve.rs";
+
+/// What it names: each service by its server, and the descriptors.
+const MOUNTED: [&[&str]; 3] = [
+    &["claviger_proto", ":", ":", "DESCRIPTORS"],
+    &["claviger_proto", ":", ":", "v1", ":", ":", "agent_service_server"],
+    &["claviger_proto", ":", ":", "v1", ":", ":", "admin_service_server"],
+];
+
+const PROTO: &str = "a proto type is known outside host/broker/src/rpc, so that the contract with \
+                     the agents could no longer change without the rest of the broker: convert it \
+                     there, and pass on a type of our own (invariant 11)";
 
 const STATUS: &str = "a gRPC status is made outside host/broker/src/rpc/status.rs, so that codes \
                       and reasons drift apart: return an error and map it there";

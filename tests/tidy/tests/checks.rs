@@ -145,6 +145,43 @@ fn statuses_are_made_in_one_file() {
 }
 
 #[test]
+fn proto_types_are_known_in_one_folder() {
+    let message = "use claviger_proto::v1;";
+    check("host/broker/src/rpc/agent.rs", &rust(message), FINE);
+    check("host/broker/src/rpc.rs", &rust(message), FINE);
+    check("host/cli/src/view.rs", &rust(message), FINE);
+    check("host/broker/src/serve.rs", &rust(message), Some("a proto type is known outside"));
+    check(ANYWHERE, &rust(message), Some("a proto type is known outside"));
+    check(ANYWHERE, &rust("fn f(d: prost_types::Duration) {}"), Some("a proto type is known"));
+    let mounted = "use claviger_proto::v1::agent_service_server::AgentServiceServer;";
+    check("host/broker/src/serve.rs", &rust(mounted), FINE);
+    check(ANYWHERE, &rust(mounted), Some("a proto type is known outside"));
+    check("host/broker/src/serve.rs", &rust("fn f() { g(claviger_proto::DESCRIPTORS) }"), FINE);
+}
+
+#[test]
+fn policies_do_not_get_to_know_what_is_only_claimed() {
+    let code = "fn f(ask: &Ask) { g(ask.claimed_reason) }";
+    check("host/core/src/decide/permit.rs", &rust(code), FINE);
+    check("host/core/src/policy/evaluate.rs", &rust(code), Some("only claims"));
+}
+
+#[test]
+fn agents_supply_neither_prompts_nor_authorizations() {
+    let request = |field: &str| format!("message AskRequest {{\n  // What for.\n  {field}\n}}");
+    for (text, expect) in [
+        (request("string scope = 1;"), FINE),
+        (request("string claimed_reason = 4;"), FINE),
+        (request("repeated string authorizations = 5;"), Some("an agent supplies")),
+        (request("optional string prompt_text = 5;"), Some("an agent supplies")),
+        (request("string reason = 5;"), Some("call it `claimed_reason`")),
+        ("message Grant {\n  string authorization = 2;\n}".to_owned(), FINE),
+    ] {
+        judge(&contracts::said_by_agents(&file("proto/x.proto", &text)), &text, expect);
+    }
+}
+
+#[test]
 fn the_core_reads_no_clock_and_does_no_io() {
     for (code, expect) in [
         ("fn f() { SystemTime::now() }", Some("invariant 1")),
@@ -301,6 +338,14 @@ fn a_claim_without_its_test_is_found() {
         ("| it tries | `host_fn` |", FINE),
     ] {
         let page = TextFile { path: "SECURITY.md".to_owned(), text: row.to_owned() };
+        judge(&claims::check(&Tree { files: vec![page] }, &sources), row, expect);
+    }
+    let row = "| 1 | it holds | `it_was_so` |";
+    for (text, expect) in [
+        (format!("## The house\n\n{row}"), FINE),
+        (format!("## What must always hold\n\n{row}"), Some("there is no test `it_was_so`")),
+    ] {
+        let page = TextFile { path: "ARCHITECTURE.md".to_owned(), text };
         judge(&claims::check(&Tree { files: vec![page] }, &sources), row, expect);
     }
 }
