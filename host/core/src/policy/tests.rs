@@ -109,6 +109,19 @@ fn no_policy_passes_for_a_guardrail() {
 }
 
 #[test]
+fn policies_have_no_word_for_what_an_agent_claims() {
+    for claim in ["context.claimed_reason", "context.reason", "principal.reason", "principal.said"]
+    {
+        for action in ["issue", "open_session"] {
+            let policy = format!(
+                "permit (principal, action == Action::\"{action}\", resource) when {{ {claim} == \"x\" }};"
+            );
+            assert!(!problems(sources(&policy)).is_empty(), "{action}, {claim}");
+        }
+    }
+}
+
+#[test]
 fn says_where_and_what_is_wrong() {
     let cases: [(&str, &[&str]); 19] = [
         (PERMIT_ALL, &[]),
