@@ -16,7 +16,7 @@ async fn a_session_ends_at_its_maximum_life_and_takes_everything_along() {
     let world = World::new();
     let broker = Broker::start(&world).await;
     let channel = channel(&broker.socket()).await;
-    let agent = Agent::open_on(channel, "support-triage", Some(3)).await.expect("a session");
+    let agent = Agent::open_on(channel, "support-triage", Some(10)).await.expect("a session");
     let mut news = agent.watch().await.expect("a stream");
     let issued = agent.issue("orders-db/readonly").await.expect("a credential");
     let (_client, connection) = tokio_postgres::connect(&issued.dsn(), NoTls).await.expect("login");
@@ -32,7 +32,7 @@ async fn a_session_ends_at_its_maximum_life_and_takes_everything_along() {
 
 #[tokio::test]
 async fn a_silent_session_ends_while_a_watched_one_lives_on() {
-    let world = World::with(Settings { heartbeat_grace: "2s", ..Settings::default() });
+    let world = World::with(Settings { heartbeat_grace: "6s", ..Settings::default() });
     let broker = Broker::start(&world).await;
     let watched = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
     let mut news = watched.watch().await.expect("a stream");
@@ -65,7 +65,7 @@ async fn a_watch_tells_heartbeats_leases_and_the_end() {
     agent.release(&released).await.expect("released");
     assert_eq!(ends_of(&mut news, &released).await, "released");
 
-    let expiring = agent.issue_as(ask(2)).await.expect("a credential").lease.lease_id;
+    let expiring = agent.issue_as(ask(6)).await.expect("a credential").lease.lease_id;
     assert_eq!(warning(&mut news).await, expiring);
     assert_eq!(ends_of(&mut news, &expiring).await, "ttl-reached");
 
@@ -80,7 +80,7 @@ async fn the_end_of_a_lease_ends_its_open_connection() {
     let world = World::new();
     let broker = Broker::start(&world).await;
     let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
-    let issued = agent.issue_as(ask(2)).await.expect("a credential");
+    let issued = agent.issue_as(ask(8)).await.expect("a credential");
     let lasting = agent.issue("orders-db/readonly").await.expect("a credential");
     let (client, connection) = tokio_postgres::connect(&issued.dsn(), NoTls).await.expect("login");
     connection.await.expect_err("the server ends the open connection");
