@@ -112,9 +112,11 @@ async fn agents_find_no_admin_service_on_their_socket() {
     let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
     let agents = channel(&broker.socket()).await;
     let operators = channel(&broker.admin_socket()).await;
-    assert_eq!(services(), ["AgentService", "AdminService"], "a new service needs a place here");
+    let all = ["AgentService", "AdminService", "SecretService"];
+    assert_eq!(services(), all, "a new service needs a place here");
     let token = authorization(&[&format!("Bearer {}", agent.token)]);
-    for method in methods("AdminService") {
+    let of_operators = ["AdminService", "SecretService"].map(methods).concat();
+    for method in of_operators {
         for metadata in [MetadataMap::new(), token.clone()] {
             let refused = method.call(&agents, &metadata).await.expect_err(&method.name);
             assert_eq!(refused.code(), Code::Unimplemented, "{}", method.name);
@@ -123,6 +125,7 @@ async fn agents_find_no_admin_service_on_their_socket() {
         let code = answer.err().map_or(Code::Ok, |status| status.code());
         let expect = match method.name.as_str() {
             "RetryLease" | "LiftQuarantine" => Code::InvalidArgument,
+            "PutSecret" | "DeleteSecret" => Code::InvalidArgument,
             _ => Code::Ok,
         };
         assert_eq!(code, expect, "{} on the operators' socket", method.name);
@@ -157,6 +160,9 @@ async fn only_operators_operate_even_when_the_socket_is_open_to_all() {
         &["lease", "retry", "int_0000000000e0000000000000000"],
         &["plugin", "list"],
         &["plugin", "lift", "postgres"],
+        &["secret", "put", "orders-db", "--file", "/etc/passwd"],
+        &["secret", "list"],
+        &["secret", "delete", "orders-db"],
         &["reload"],
     ] {
         let output = other_user::run(claviger(&broker, args));

@@ -13,11 +13,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
-use crate::config::{ConfigError, ConfigFile};
+use crate::config::{ConfigError, ConfigFile, Stored, WithStored};
 use crate::configuration::Configuration;
 use crate::issuer::page::Page;
 use crate::issuer::{self, Issuer};
-use crate::journal::{JournalOptions, SqliteJournal};
+use crate::journal::{CommitObserver, JournalOptions, SqliteJournal};
 use crate::plugin::{Observe, PluginStore, PluginsOptions};
 use crate::policies::{self, PolicyStore};
 use crate::sessions::Sessions;
@@ -119,15 +119,20 @@ async fn build(
         issuer: issuer.clone(),
         ..PluginsOptions::default()
     };
+    // Before the plugins: what their connections authenticate with may lie in it.
+    let observer = Some(crate::metrics::commit_observer(&metrics));
+    let journal = Arc::new(open_journal(file, observer)?);
+    let stored =
+        Stored::Values(journal.secrets(file.stored_secrets().into_keys().collect()).await?);
+    let with_stored = WithStored::new(file, &stored);
     let plugins =
-        tokio::task::block_in_place(|| load::plugins(file, mode, options)).map_err(all)?;
+        tokio::task::block_in_place(|| load::plugins(with_stored, mode, options)).map_err(all)?;
     let fixed = load::fixed_sources(file, &plugins).map_err(all)?;
     let folders = load::folders(file, fixed);
     let read = folders.read().context("the policies cannot be put in force")?;
     for problem in &read.problems {
         tracing::warn!(problem, "found while loading");
     }
-    let journal = Arc::new(open_journal(file, &metrics)?);
     let recorded = journal.live_sessions().await?;
     let loaded_policies = policies::loaded(&read.snapshot, &read.problems, crate::broker::now());
     let broker = Broker::new(crate::broker::Parts {
@@ -170,9 +175,14 @@ async fn record_quarantines(broker: Arc<Broker>, mut quarantines: mpsc::Receiver
     }
 }
 
+/// The journal of a broker that does not run.
+pub fn journal_alone(file: &ConfigFile) -> anyhow::Result<SqliteJournal> {
+    open_journal(file, None)
+}
+
 fn open_journal(
     file: &ConfigFile,
-    metrics: &Arc<crate::metrics::Metrics>,
+    commit_observer: Option<CommitObserver>,
 ) -> anyhow::Result<SqliteJournal> {
     let config = &file.config().journal;
     let options = JournalOptions {
@@ -180,7 +190,7 @@ fn open_journal(
         sealing_key: load::sealing_key(file)?,
         intent_timeout: config.intent_timeout.0,
         queue_max: JOURNAL_QUEUE_MAX,
-        commit_observer: Some(crate::metrics::commit_observer(metrics)),
+        commit_observer,
     };
     Ok(SqliteJournal::open(options)?.journal)
 }

@@ -3,6 +3,7 @@
 
 mod load;
 mod secret_ref;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ pub use crate::plugin::{LimitsClass, Requirement};
 pub use claviger_core::catalog::{ShortTtl, Tier};
 pub use load::{ConfigError, ConfigFile};
 pub use secret_ref::{SecretRef, SecretRefError};
+pub use stored::{Stored, WithStored};
 
 /// A whole configuration.
 #[derive(Debug, Deserialize)]

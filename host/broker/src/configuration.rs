@@ -10,7 +10,7 @@ use claviger_core::ports::{Clock, Journal, JournalError, Ports};
 
 use crate::app::Mode;
 use crate::broker::Broker;
-use crate::config::{ConfigError, ConfigFile};
+use crate::config::{ConfigError, ConfigFile, Stored, WithStored};
 use crate::load;
 use crate::plugin::Plugins;
 use crate::policies::{Reconfiguration, Reloaded, clipped};
@@ -40,6 +40,11 @@ impl Configuration {
         let current = ArcSwap::new(Arc::clone(&file));
         let reloading = tokio::sync::Mutex::new(());
         Self { mode, started: file, current, watching, reloading }
+    }
+
+    /// The configuration in force.
+    pub fn current(&self) -> Arc<ConfigFile> {
+        self.current.load_full()
     }
 }
 
@@ -90,9 +95,19 @@ fn describe(broker: &Broker) -> Result<Described, Vec<String>> {
     // Of a refused configuration the files are watched too: one of them may be what is mended.
     configuration.watching.follow([&file, &*configuration.current.load()]);
     let current = broker.plugins.current();
-    let plugins = load::plugins_again(&file, configuration.mode, &current).map_err(sentences)?;
+    let stored = stored(broker, &file).map_err(|problem| vec![problem.to_string()])?;
+    let with_stored = WithStored::new(&file, &stored);
+    let plugins =
+        load::plugins_again(with_stored, configuration.mode, &current).map_err(sentences)?;
     let fixed = load::fixed_sources(&file, &plugins).map_err(sentences)?;
     Ok(Described { file, plugins, fixed })
+}
+
+/// The secrets of the store that `file` refers to. Blocks, on a thread that may.
+fn stored(broker: &Broker, file: &ConfigFile) -> Result<Stored, JournalError> {
+    let names = file.stored_secrets().into_keys().collect();
+    let runtime = tokio::runtime::Handle::current();
+    runtime.block_on(broker.journal.secrets(names)).map(Stored::Values)
 }
 
 async fn refuse(broker: &Broker, problems: Vec<String>) -> Result<Reloaded, JournalError> {

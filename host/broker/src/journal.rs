@@ -14,6 +14,7 @@ mod recovery;
 mod rows;
 mod schema;
 mod seal;
+mod secrets;
 mod sessions;
 mod store;
 mod verify;
@@ -55,6 +56,7 @@ pub use leases::LeaseRow;
 pub use news::{Health, JournalNews, LeaseCounts, Stats};
 pub use query::{EntryQuery, JournalHead, RecordedEntry, Streamed};
 pub use seal::SealingKey;
+pub use secrets::{PutSecretError, SECRET_BYTES_MAX, SecretAct, SecretRow, SecretValues};
 pub use verify::VerifyError;
 pub use writer::CommitObserver;
 

@@ -11,6 +11,7 @@ pub mod egress;
 pub mod harden;
 pub mod issuer;
 pub mod journal;
+pub mod keep;
 pub mod kit;
 pub mod listen;
 pub mod load;

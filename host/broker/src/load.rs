@@ -15,7 +15,9 @@ use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::app::Mode;
-use crate::config::{AuthConfig, BackendConfig, ConfigError, ConfigFile, ConnectionConfig};
+use crate::config::{
+    AuthConfig, BackendConfig, ConfigError, ConfigFile, ConnectionConfig, WithStored,
+};
 use crate::issuer::page::{PageIdentity, PageSpec};
 use crate::issuer::{Issuer, IssuerError};
 use crate::journal::SealingKey;
@@ -27,27 +29,27 @@ use crate::policies::PolicyFolders;
 /// Loads the plugins and checks every backend against its plugin's manifest. Blocks while it
 /// compiles them.
 pub fn plugins(
-    file: &ConfigFile,
+    file: WithStored<'_>,
     mode: Mode,
     options: PluginsOptions,
 ) -> Result<Plugins, Vec<ConfigError>> {
     let (plugins, backends) = specs(file, mode)?;
     let intent_timeout = file.config().journal.intent_timeout.0;
     Plugins::load(plugins, backends, PluginsOptions { intent_timeout, ..options })
-        .map_err(|errors| errors.iter().map(|error| located(file, error)).collect())
+        .map_err(|errors| errors.iter().map(|error| located(&file, error)).collect())
 }
 
 /// Loads what `file` says now in place of `current`, with its secrets read anew. Blocks as
 /// [`plugins`] does.
 pub fn plugins_again(
-    file: &ConfigFile,
+    file: WithStored<'_>,
     mode: Mode,
     current: &Plugins,
 ) -> Result<Plugins, Vec<ConfigError>> {
     let (plugins, backends) = specs(file, mode)?;
     current
         .load_again(plugins, backends)
-        .map_err(|errors| errors.iter().map(|error| located(file, error)).collect())
+        .map_err(|errors| errors.iter().map(|error| located(&file, error)).collect())
 }
 
 /// The files that the plugins come from, for those who watch them.
@@ -78,10 +80,10 @@ pub fn component_cache(file: &ConfigFile) -> Result<ComponentCache, ConfigError>
 }
 
 fn specs(
-    file: &ConfigFile,
+    file: WithStored<'_>,
     mode: Mode,
 ) -> Result<(Vec<PluginSpec>, Vec<BackendSpec>), Vec<ConfigError>> {
-    let (plugins, mut problems) = split(plugins::specs(file, mode));
+    let (plugins, mut problems) = split(plugins::specs(&file, mode));
     let (backends, more) = split(backend_specs(file));
     problems.extend(more);
     if problems.is_empty() { Ok((plugins, backends)) } else { Err(problems) }
@@ -216,7 +218,7 @@ pub fn sealing_key(file: &ConfigFile) -> Result<SealingKey, ConfigError> {
     Ok(key)
 }
 
-fn backend_specs(file: &ConfigFile) -> Vec<Result<BackendSpec, ConfigError>> {
+fn backend_specs(file: WithStored<'_>) -> Vec<Result<BackendSpec, ConfigError>> {
     let spec = |(name, config): (&BackendName, &BackendConfig)| {
         let mut connections = BTreeMap::new();
         for (connection, bound) in &config.connections {
@@ -239,7 +241,8 @@ fn backend_specs(file: &ConfigFile) -> Vec<Result<BackendSpec, ConfigError>> {
                 .collect(),
         })
     };
-    file.config().backends.iter().map(spec).collect()
+    let checkable = |(_, config): &(&BackendName, &BackendConfig)| !file.is_uncheckable(config);
+    file.config().backends.iter().filter(checkable).map(spec).collect()
 }
 
 /// Whether the broker signs tokens on this connection.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clavigerd::config::{ConfigFile, LimitsClass};
-use clavigerd::{app, check, dev, harden, kit, telemetry};
+use clavigerd::{app, check, dev, harden, keep, kit, telemetry};
 
 /// Most of what an issue takes beside the commit is many small allocations on two threads.
 #[global_allocator]
@@ -35,6 +35,9 @@ enum Command {
     /// without a broker.
     #[command(subcommand)]
     Plugin(kit::Command),
+    /// Puts secrets into the keeping of a broker that does not run yet.
+    #[command(subcommand)]
+    Secret(keep::Command),
     /// Checks configuration, policies, prompt files and plugins without serving. Exit code 1 if
     /// anything is wrong: meant for CI.
     Check {
@@ -67,6 +70,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check { config } => check::run(&config),
         Command::CompileComponent { class } => Ok(clavigerd::plugin::compile_child(class)),
         Command::Plugin(command) => kit::run(command),
+        Command::Secret(command) => {
+            harden::process()?;
+            app::block_on(keep::run(command))
+        }
         Command::Serve { config } => {
             harden::process()?;
             telemetry::start();

@@ -4,5 +4,6 @@ pub mod admin;
 pub mod agent;
 mod convert;
 pub mod reply;
+pub mod secrets;
 mod status;
 mod watch;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use claviger_proto::v1::admin_service_server::AdminServiceServer;
 use claviger_proto::v1::agent_service_server::AgentServiceServer;
+use claviger_proto::v1::secret_service_server::SecretServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,6 +23,7 @@ use crate::journal::Health;
 use crate::listen::{self, UnixSocket};
 use crate::rpc::admin::Admin;
 use crate::rpc::agent::Agent;
+use crate::rpc::secrets::Secrets;
 
 /// The running listeners.
 pub struct Servers(JoinSet<Result<(), tonic::transport::Error>>);
@@ -56,8 +58,11 @@ pub async fn start(
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let admin = Admin::new(Arc::clone(broker), config.admin.operator_uids.clone());
     let admin = AdminServiceServer::new(admin).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let secrets = Secrets::new(Arc::clone(broker), config.admin.operator_uids.clone());
+    let secrets = SecretServiceServer::new(secrets).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let shared = Routes::new(health).add_service(reflection);
-    let (agents, operators) = (shared.clone().add_service(agent), shared.add_service(admin));
+    let agents = shared.clone().add_service(agent);
+    let operators = shared.add_service(admin).add_service(secrets);
 
     let mut servers = JoinSet::new();
     let admin_path = file.base().join(&config.listen.admin_socket);
@@ -127,7 +132,7 @@ async fn report_health(
     loop {
         let serving = journal.borrow_and_update().is_writable() && !*draining.borrow_and_update();
         let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for service in ["", "claviger.v1.AgentService", "claviger.v1.AdminService"] {
+        for service in HEALTH_OF {
             reporter.set_service_status(service, status).await;
         }
         let changed = tokio::select! {
@@ -139,6 +144,10 @@ async fn report_health(
         }
     }
 }
+
+/// The services whose health is told: all of them, and the broker as a whole.
+const HEALTH_OF: [&str; 4] =
+    ["", "claviger.v1.AgentService", "claviger.v1.AdminService", "claviger.v1.SecretService"];
 
 /// Every local process may connect: the kernel says who it is, and the policies decide.
 const AGENT_SOCKET_MODE: u32 = 0o666;

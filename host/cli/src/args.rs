@@ -6,7 +6,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::ConnectionArgs;
-use crate::commands::{audit, completion, grants, issue, lease, plugin, prompt, run, session, why};
+use crate::commands::{
+    audit, completion, grants, issue, lease, plugin, prompt, run, secret, session, why,
+};
 use crate::exit::{Exit, Failure};
 use crate::print::{Format, Printer};
 
@@ -54,6 +56,9 @@ pub enum Command {
     /// Write, check, inspect, test and sign plugins; list those of a broker (operators)
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Have the broker keep secrets for its backends, and forget them (operators)
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// Have the broker load configuration, plugins, policies and prompt files again (operators)
     #[command(after_help = "Example:\n  claviger reload && claviger audit tail --last 1")]
     Reload,
@@ -170,6 +175,9 @@ mod tests {
             "claviger plugin new tokens --kind sql",
             "claviger plugin check a.wasm --output json",
             "claviger plugin test a.wasm --config c.toml",
+            "claviger secret put aws/prod-key --file key.txt",
+            "claviger secret list -o json",
+            "claviger secret delete aws/prod-key --force",
             "claviger reload",
             "claviger version",
             "claviger completion bash",

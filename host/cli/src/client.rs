@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use claviger_proto::v1::admin_service_client::AdminServiceClient;
 use claviger_proto::v1::agent_service_client::AgentServiceClient;
+use claviger_proto::v1::secret_service_client::SecretServiceClient;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -204,6 +205,11 @@ pub async fn agent(target: &Target) -> Result<AgentServiceClient<Channel>, Failu
 /// The operators' side of the broker.
 pub async fn admin(connection: &ConnectionArgs) -> Result<AdminServiceClient<Channel>, Failure> {
     Ok(AdminServiceClient::new(connection.admin_target().connect().await?))
+}
+
+/// The store of secrets, on the operators' side.
+pub async fn secrets(connection: &ConnectionArgs) -> Result<SecretServiceClient<Channel>, Failure> {
+    Ok(SecretServiceClient::new(connection.admin_target().connect().await?))
 }
 
 fn socket_endpoint(path: &Path) -> Result<Endpoint, Failure> {

@@ -9,6 +9,7 @@ pub mod plugin;
 pub mod prompt;
 pub mod reload;
 pub mod run;
+pub mod secret;
 pub mod session;
 pub mod version;
 pub mod why;
@@ -37,6 +38,7 @@ pub async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Audit(command) => return audit::run(&context, command).await,
         Command::Plugin(command) => return plugin::run(&context, command).await,
         Command::Prompt(command) => return prompt::run(&context, &command),
+        Command::Secret(command) => return secret::run(&context, command).await,
         Command::Session(command) => session::run(&context, command).await?,
         Command::Grants => grants::run(&context).await?,
         Command::Lease(command) => lease::run(&context, command).await?,

@@ -78,6 +78,12 @@ name!(PluginName, "plugin", LOWER_DOTTED, "A plugin as the configuration names i
 name!(ConnectionName, "connection", LOWER_DOTTED, "A named route from a plugin to the outside.");
 name!(TeamName, "team", LOWER_DOTTED, "A team of requesters and roles.");
 name!(
+    SecretName,
+    "secret",
+    Allowed { also: "._-/", space: false, upper: false },
+    "A secret that the broker keeps, as `store:` names it."
+);
+name!(
     IdempotencyKey,
     "idempotency key",
     Allowed { also: "._-:/+=", space: false, upper: true },

@@ -184,10 +184,11 @@ const STATUS_FILE: &str = "host/broker/src/rpc/status.rs";
 const SERVE_FILE: &str = "host/broker/src/serve.rs";
 
 /// What it names: each service by its server, and the descriptors.
-const MOUNTED: [&[&str]; 3] = [
+const MOUNTED: [&[&str]; 4] = [
     &["claviger_proto", ":", ":", "DESCRIPTORS"],
     &["claviger_proto", ":", ":", "v1", ":", ":", "agent_service_server"],
     &["claviger_proto", ":", ":", "v1", ":", ":", "admin_service_server"],
+    &["claviger_proto", ":", ":", "v1", ":", ":", "secret_service_server"],
 ];
 
 const PROTO: &str = "a proto type is known outside host/broker/src/rpc, so that the contract with \

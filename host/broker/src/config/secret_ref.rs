@@ -1,9 +1,10 @@
-//! References to secrets: `file:`, `env:`, `credential:` (systemd). The secret itself never
-//! stands in the configuration.
+//! References to secrets: `file:`, `env:`, `credential:` (systemd), `store:` (the journal). The
+//! secret itself never stands in the configuration.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use claviger_core::name::SecretName;
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -17,10 +18,14 @@ pub enum SecretRef {
     Env(String),
     /// A systemd credential, `$CREDENTIALS_DIRECTORY/<name>`.
     Credential(String),
+    /// A secret that the broker keeps sealed in its journal.
+    Store(SecretName),
 }
 
 impl SecretRef {
-    /// Reads the secret. Relative file paths start at `base`.
+    /// Reads the secret. Relative file paths start at `base`. A secret of the store is not read
+    /// here, since what is read before the journal is open cannot lie in it: see
+    /// [`WithStored`](super::WithStored).
     pub fn read(&self, base: &Path) -> Result<Zeroizing<String>, SecretRefError> {
         match self {
             Self::File(path) => read_file(self, &base.join(path)),
@@ -34,10 +39,15 @@ impl SecretRef {
                 })?;
                 read_file(self, &Path::new(&folder).join(name))
             }
+            Self::Store(_) => Err(self.error(
+                "the store is open to connections of backends only: write `file:/path`, \
+                 `env:NAME` or `credential:name` here"
+                    .into(),
+            )),
         }
     }
 
-    fn error(&self, problem: String) -> SecretRefError {
+    pub(super) fn error(&self, problem: String) -> SecretRefError {
         SecretRefError { reference: self.to_string(), problem }
     }
 }
@@ -63,6 +73,7 @@ impl fmt::Display for SecretRef {
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Env(name) => write!(f, "env:{name}"),
             Self::Credential(name) => write!(f, "credential:{name}"),
+            Self::Store(name) => write!(f, "store:{name}"),
         }
     }
 }
@@ -76,10 +87,17 @@ impl<'de> Deserialize<'de> for SecretRef {
             Some(("credential", name)) if !name.is_empty() && !name.contains('/') => {
                 Ok(Self::Credential(name.to_owned()))
             }
+            // A name that does not parse is not repeated either: it may be the secret.
+            Some(("store", name)) => name.parse().map(Self::Store).map_err(|_| {
+                serde::de::Error::custom(
+                    "not a name of the store: write `store:` and 1 to 64 lower-case letters, \
+                     digits or `._-/`, as in `store:aws/prod-key`",
+                )
+            }),
             // The text may be the secret itself, so it is not repeated.
             _ => Err(serde::de::Error::custom(
-                "not a reference to a secret: write `file:/path`, `env:NAME` or \
-                 `credential:name`, and keep the secret itself out of the configuration",
+                "not a reference to a secret: write `file:/path`, `env:NAME`, \
+                 `credential:name` or `store:name`, and keep the secret itself out of the configuration",
             )),
         }
     }
@@ -113,6 +131,19 @@ mod tests {
     fn refuses_a_literal_without_repeating_it() {
         let error = serde_json::from_str::<SecretRef>("\"hunter2\"").expect_err("refused");
         assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_name_of_the_store_is_parsed_and_what_is_none_is_not_repeated() {
+        let parse = |text: &str| serde_json::from_str::<SecretRef>(&format!("\"{text}\""));
+        let parsed = parse("store:aws/prod-key").expect("a name");
+        assert_eq!(parsed.to_string(), "store:aws/prod-key");
+        for text in ["store:", "store:Hunter2", "store:a b", "store:/a"] {
+            let error = parse(text).expect_err("refused").to_string();
+            assert!(error.contains("store:aws/prod-key") && !error.contains("unter2"), "{error}");
+        }
+        let error = parsed.read(Path::new("/")).expect_err("refused").to_string();
+        assert!(error.contains("connections of backends only"), "{error}");
     }
 
     #[test]

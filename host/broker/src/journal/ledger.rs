@@ -111,6 +111,7 @@ fn load_snapshot(conn: &Connection) -> Result<Option<SnapshotDigest>, Fault> {
 /// A transaction under way. What a job does to it is undone when the job fails.
 pub(super) struct Ledger<'a> {
     conn: &'a Connection,
+    seals: &'a Seals,
     tip: Tip,
     news: Vec<JournalNews>,
     alarms: Vec<(BackendName, Timestamp)>,
@@ -132,8 +133,13 @@ pub(super) struct Mark {
 }
 
 impl<'a> Ledger<'a> {
-    pub(super) const fn new(conn: &'a Connection, tip: Tip) -> Self {
-        Self { conn, tip, news: Vec::new(), alarms: Vec::new() }
+    pub(super) const fn new(conn: &'a Connection, seals: &'a Seals, tip: Tip) -> Self {
+        Self { conn, seals, tip, news: Vec::new(), alarms: Vec::new() }
+    }
+
+    /// The keys in force in this very transaction.
+    pub(super) const fn seals(&self) -> &'a Seals {
+        self.seals
     }
 
     pub(super) const fn conn(&self) -> &'a Connection {

@@ -107,7 +107,7 @@ impl Database {
     ) -> Result<(T, Told), Fault> {
         let Some(conn) = &self.conn else { return Err(Fault::unwritable("it is not open")) };
         let before = self.tip;
-        let mut ledger = Ledger::new(conn, before);
+        let mut ledger = Ledger::new(conn, &self.seals, before);
         let run = |sql: &str| -> Result<(), Fault> {
             conn.prepare_cached(sql)?.execute([])?;
             Ok(())

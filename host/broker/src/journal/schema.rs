@@ -59,8 +59,11 @@ fn known() -> i64 {
 }
 
 /// In order; a released one never changes.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_issuer_keys.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_issuer_keys.sql"),
+    include_str!("migrations/0003_secrets.sql"),
+];
 
 /// `clvg`, by which `file` and SQLite tell this database from others.
 const APPLICATION_ID: i64 = 0x636c_7667;

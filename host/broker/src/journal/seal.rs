@@ -1,5 +1,5 @@
-//! What the journal keeps under the operator's sealing key: sealed handles, the issuer's keys, the
-//! sealed head, and a probe that tells a wrong key. Knows no table.
+//! What the journal keeps under the operator's sealing key: sealed handles, the issuer's keys,
+//! secrets, the sealed head, and a probe that tells a wrong key. Knows no table.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::error::Unspecified;
@@ -8,6 +8,7 @@ use aws_lc_rs::hmac;
 use claviger_core::ids::IntentId;
 use claviger_core::issued::Handle;
 use claviger_core::journal::ChainHead;
+use claviger_core::name::SecretName;
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -39,6 +40,7 @@ impl SealingKey {
 pub(super) struct Seals {
     handles: RandomizedNonceKey,
     issuer_keys: RandomizedNonceKey,
+    secrets: RandomizedNonceKey,
     heads: hmac::Key,
 }
 
@@ -59,6 +61,7 @@ impl Seals {
         Ok(Self {
             handles: sealing(LABEL_HANDLES).map_err(|_| SealError::Derive)?,
             issuer_keys: sealing(LABEL_ISSUER_KEYS).map_err(|_| SealError::Derive)?,
+            secrets: sealing(LABEL_SECRETS).map_err(|_| SealError::Derive)?,
             heads: hmac::Key::new(hmac::HMAC_SHA256, heads.as_slice()),
         })
     }
@@ -71,12 +74,7 @@ impl Seals {
 
     /// Opens what [`Seals::seal_handle`] sealed.
     pub(super) fn open_handle(&self, id: IntentId, sealed: &[u8]) -> Result<Handle, SealError> {
-        let mut plain = open(&self.handles, id.bytes(), sealed)?;
-        let text = String::from_utf8(std::mem::take(&mut *plain)).map_err(|error| {
-            error.into_bytes().zeroize();
-            SealError::Opened
-        })?;
-        Ok(Handle::new(Zeroizing::new(text)))
+        Ok(Handle::new(text(open(&self.handles, id.bytes(), sealed)?)?))
     }
 
     /// Seals a key of the issuer to its id, which is authenticated with it.
@@ -91,6 +89,25 @@ impl Seals {
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, SealError> {
         open(&self.issuer_keys, kid.as_bytes(), sealed)
+    }
+
+    /// Seals a secret to its name and version, which are authenticated with it: an earlier version
+    /// put back, or the secret of another name, does not open.
+    pub(super) fn seal_secret(
+        &self,
+        (name, version): (&SecretName, u64),
+        plain: &str,
+    ) -> Result<Vec<u8>, SealError> {
+        seal(&self.secrets, &secret_context(name, version), plain.as_bytes())
+    }
+
+    /// Opens what [`Seals::seal_secret`] sealed.
+    pub(super) fn open_secret(
+        &self,
+        (name, version): (&SecretName, u64),
+        sealed: &[u8],
+    ) -> Result<Zeroizing<String>, SealError> {
+        text(open(&self.secrets, &secret_context(name, version), sealed)?)
     }
 
     /// Something that only the same key opens.
@@ -159,6 +176,20 @@ fn open(
     Ok(plain)
 }
 
+/// What was opened, as the text that was sealed.
+fn text(mut plain: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, SealError> {
+    let text = String::from_utf8(std::mem::take(&mut *plain)).map_err(|error| {
+        error.into_bytes().zeroize();
+        SealError::Opened
+    })?;
+    Ok(Zeroizing::new(text))
+}
+
+/// The version has a fixed length, so that no name and version look like another.
+fn secret_context(name: &SecretName, version: u64) -> Vec<u8> {
+    [version.to_be_bytes().as_slice(), name.as_str().as_bytes()].concat()
+}
+
 struct Bytes32;
 
 impl KeyType for Bytes32 {
@@ -182,6 +213,9 @@ const LABEL_HANDLES: &[u8] = b"claviger journal v1: handles";
 
 /// See [`LABEL_HANDLES`].
 const LABEL_ISSUER_KEYS: &[u8] = b"claviger journal v1: issuer keys";
+
+/// See [`LABEL_HANDLES`].
+const LABEL_SECRETS: &[u8] = b"claviger journal v1: secrets";
 
 /// See [`LABEL_HANDLES`].
 const LABEL_HEADS: &[u8] = b"claviger journal v1: head";
@@ -244,6 +278,20 @@ mod tests {
         assert!(seals(2, 1).open_issuer_key("a", &sealed).is_err());
         let handles = &seals(1, 1).handles;
         assert!(open(handles, b"a", &sealed).is_err(), "another key derived from the same");
+    }
+
+    #[test]
+    fn a_secret_opens_only_under_its_own_name_and_version() {
+        let name = |text: &str| text.parse::<SecretName>().unwrap();
+        let sealed = seals(1, 1).seal_secret((&name("aws/prod"), 2), "value").unwrap();
+        let opened = |key, text: &str, version| {
+            seals(key, 1).open_secret((&name(text), version), &sealed).ok()
+        };
+        assert_eq!(opened(1, "aws/prod", 2).as_deref().map(String::as_str), Some("value"));
+        for (key, text, version) in [(2, "aws/prod", 2), (1, "aws/test", 2), (1, "aws/prod", 1)] {
+            assert!(opened(key, text, version).is_none(), "{key} {text} {version}");
+        }
+        assert!(seals(1, 1).open_issuer_key("aws/prod", &sealed).is_err(), "another purpose");
     }
 
     #[test]

@@ -6,5 +6,6 @@ mod opening;
 mod outages;
 mod queries;
 mod secrecy;
+mod secrets;
 mod world;
 mod writer;

@@ -1,12 +1,12 @@
 //! From a connection's configuration to what the plugin host is told, with the secrets read.
 
-use crate::config::{AuthConfig, ConfigError, ConfigFile, ConnectionConfig, SecretRef};
+use crate::config::{AuthConfig, ConfigError, ConnectionConfig, SecretRef, WithStored};
 use crate::egress::http::HttpAuth;
 use crate::plugin::{ClientAddress, ConnectionSpec, HttpSpec, JwtSpec, SqlSpec};
 
 /// The connection that `config`, which stands at `keys`, describes.
 pub fn spec(
-    file: &ConfigFile,
+    file: WithStored<'_>,
     keys: &[&str],
     config: &ConnectionConfig,
 ) -> Result<ConnectionSpec, ConfigError> {
@@ -20,7 +20,7 @@ pub fn spec(
 
 /// No address means that the broker itself is at the other end.
 fn jwt_spec(
-    file: &ConfigFile,
+    file: WithStored<'_>,
     keys: &[&str],
     config: &ConnectionConfig,
 ) -> Result<JwtSpec, ConfigError> {
@@ -43,7 +43,7 @@ fn jwt_spec(
 }
 
 fn sql_spec(
-    file: &ConfigFile,
+    file: WithStored<'_>,
     keys: &[&str],
     config: &ConnectionConfig,
 ) -> Result<SqlSpec, ConfigError> {
@@ -51,9 +51,8 @@ fn sql_spec(
         let problem = "a database is logged in to with a password: write `auth = { password = { user = \"…\", password = \"file:…\" } }`";
         return Err(file.problem(&[keys, &["auth"]].concat(), problem));
     };
-    let password = password
-        .read(file.base())
-        .map_err(|error| file.problem(&[keys, &["auth"]].concat(), error))?;
+    let password =
+        file.secret(password).map_err(|error| file.problem(&[keys, &["auth"]].concat(), error))?;
     Ok(SqlSpec {
         address: config.address.clone().unwrap_or_default(),
         user: user.clone(),
@@ -65,7 +64,7 @@ fn sql_spec(
 }
 
 fn http_spec(
-    file: &ConfigFile,
+    file: WithStored<'_>,
     keys: &[&str],
     config: &ConnectionConfig,
 ) -> Result<HttpSpec, ConfigError> {
@@ -89,9 +88,12 @@ fn http_spec(
 }
 
 /// Reads the secrets that `auth` refers to.
-fn http_auth(file: &ConfigFile, keys: &[&str], auth: &AuthConfig) -> Result<HttpAuth, ConfigError> {
-    let read =
-        |secret: &SecretRef| secret.read(file.base()).map_err(|error| file.problem(keys, error));
+fn http_auth(
+    file: WithStored<'_>,
+    keys: &[&str],
+    auth: &AuthConfig,
+) -> Result<HttpAuth, ConfigError> {
+    let read = |secret: &SecretRef| file.secret(secret).map_err(|error| file.problem(keys, error));
     Ok(match auth {
         AuthConfig::None {} => HttpAuth::None,
         AuthConfig::Password { .. } => {
@@ -152,7 +154,7 @@ fn http_auth(file: &ConfigFile, keys: &[&str], auth: &AuthConfig) -> Result<Http
 }
 
 fn client_address(
-    file: &ConfigFile,
+    file: WithStored<'_>,
     keys: &[&str],
     text: Option<&str>,
 ) -> Result<ClientAddress, ConfigError> {
@@ -172,6 +174,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
     use super::*;
     use crate::app::Mode;
+    use crate::config::{ConfigFile, Stored};
     use crate::load::{issuer, issuer_page};
 
     const REST: &str = "[listen]\nsocket = \"a\"\nadmin_socket = \"b\"\n\
@@ -188,6 +191,10 @@ mod tests {
         (folder, file)
     }
 
+    fn without_store(file: &ConfigFile) -> WithStored<'_> {
+        WithStored::new(file, &Stored::Unknown)
+    }
+
     fn read(auth: &str) -> Result<HttpAuth, ConfigError> {
         let stanza = format!(
             "[backends.b]\nplugin = \"p\"\n[backends.b.connections.api]\n\
@@ -197,7 +204,7 @@ mod tests {
         let file = file?;
         let config = file.config().backends.values().next().unwrap();
         let connection = config.connections.values().next().unwrap();
-        match spec(&file, &["backends", "b", "connections", "api"], connection)? {
+        match spec(without_store(&file), &["backends", "b", "connections", "api"], connection)? {
             ConnectionSpec::Http(spec) => Ok(spec.auth),
             _ => panic!("another kind"),
         }
@@ -318,12 +325,14 @@ mod tests {
             let backend =
                 format!("[backends.b]\nplugin = \"p\"\n[backends.b.connections.c]\n{connection}\n");
             let (_folder, without) = file(&backend);
-            let errors = crate::load::backend_specs(&without.unwrap());
+            let errors = crate::load::backend_specs(without_store(&without.unwrap()));
             let error = errors.into_iter().next().unwrap().err().unwrap().to_string();
             assert!(error.contains("`backends.b.connections.c`"), "{error}");
             assert!(error.contains("[issuer]\nurl = "), "{error}");
             let (_folder, with) = file(&format!("{issuer}{backend}"));
-            assert!(crate::load::backend_specs(&with.unwrap()).iter().all(Result::is_ok));
+            assert!(
+                crate::load::backend_specs(without_store(&with.unwrap())).iter().all(Result::is_ok)
+            );
         }
     }
 
@@ -366,7 +375,9 @@ mod tests {
         let file = file.unwrap();
         let config = file.config().backends.values().next().unwrap();
         let connection = config.connections.values().next().unwrap();
-        let error = spec(&file, &["backends", "b", "connections", "c"], connection).err().unwrap();
+        let error = spec(without_store(&file), &["backends", "b", "connections", "c"], connection)
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("takes `audiences` alone"), "{error}");
     }
 }

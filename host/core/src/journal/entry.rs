@@ -135,6 +135,10 @@ pub enum Event {
     OperatorAct,
     /// A new key of the broker as an issuer of tokens was made; it is published before it signs.
     IssuerKeyMade,
+    /// A secret was put into the broker's keeping, or put anew.
+    SecretPut,
+    /// A secret that the broker kept was deleted.
+    SecretDeleted,
 }
 
 /// Allow or deny.

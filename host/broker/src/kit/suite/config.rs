@@ -10,8 +10,9 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-use crate::config::{ConfigFile, ConnectionConfig, Span};
+use crate::config::{ConfigFile, ConnectionConfig, Span, Stored, WithStored};
 use crate::egress::http::HttpAuth;
+use crate::journal::SecretValues;
 use crate::load::connections;
 use crate::plugin::{BackendSpec, ConnectionSpec, TRIAL_SCOPE};
 
@@ -125,13 +126,15 @@ impl Conformance {
     ) -> anyhow::Result<(BackendSpec, Vec<Zeroizing<String>>)> {
         // Only for its folder and for messages; what a whole configuration needs is not read.
         let file = ConfigFile::parse(&self.path, REST.to_owned())?;
+        let nothing_kept = Stored::Values(SecretValues::new());
+        let file = WithStored::new(&file, &nothing_kept);
         let document = self.document()?;
         let mut bound = BTreeMap::new();
         let mut secrets = Vec::new();
         for (connection, mut config) in document.connections {
             reroute(&mut config, route, &connection);
             let keys = ["connections", connection.as_str()];
-            let spec = connections::spec(&file, &keys, &config)?;
+            let spec = connections::spec(file, &keys, &config)?;
             secrets.extend(roots(&spec));
             bound.insert(connection, spec);
         }

@@ -1,0 +1,112 @@
+//! Secrets in the journal's keeping: sealed, counted, bounded, and gone when they are deleted.
+
+use std::collections::BTreeSet;
+
+use claviger_core::fixture;
+use claviger_core::journal::{Entry, Event};
+use claviger_core::name::SecretName;
+use tokio_stream::StreamExt;
+use zeroize::Zeroizing;
+
+use super::world::{World, open, stranger};
+use crate::journal::{EntryQuery, PutSecretError, SecretAct, SqliteJournal};
+
+fn name(text: &str) -> SecretName {
+    text.parse().unwrap()
+}
+
+fn act() -> SecretAct {
+    SecretAct { by: "unix:1000".to_owned(), at: fixture::now() }
+}
+
+async fn put(
+    journal: &SqliteJournal,
+    text: &str,
+    value: impl Into<String>,
+) -> Result<u64, PutSecretError> {
+    journal.put_secret(name(text), Zeroizing::new(value.into()), act()).await.unwrap()
+}
+
+async fn value(journal: &SqliteJournal, text: &str) -> Option<String> {
+    let mut values = journal.secrets(BTreeSet::from([name(text)])).await.unwrap();
+    values.remove(&name(text)).map(|value| value.to_string())
+}
+
+#[tokio::test]
+async fn a_secret_outlives_a_restart_and_no_version_is_given_twice() {
+    let world = World::new().await;
+    assert_eq!(put(&world.journal, "aws/prod", "one").await, Ok(1));
+    assert_eq!(put(&world.journal, "aws/prod", "two").await, Ok(2));
+    let (path, _folder) = world.close().await;
+    let journal = open(&path).unwrap().journal;
+    assert_eq!(value(&journal, "aws/prod").await.as_deref(), Some("two"));
+    assert_eq!(value(&journal, "aws/test").await, None);
+    assert_eq!(journal.delete_secret(name("aws/prod"), act()).await, Ok(Some(2)));
+    assert_eq!(journal.delete_secret(name("aws/prod"), act()).await, Ok(None));
+    assert_eq!(value(&journal, "aws/prod").await, None);
+    assert_eq!(journal.secret_rows().await.unwrap(), []);
+    assert_eq!(put(&journal, "aws/prod", "three").await, Ok(3), "counted over the deletion");
+    let rows = journal.secret_rows().await.unwrap();
+    assert_eq!((rows.len(), rows[0].version, rows[0].put_by.as_str()), (1, 3, "unix:1000"));
+}
+
+#[tokio::test]
+async fn each_act_is_an_entry_and_none_holds_the_value() {
+    let world = World::new().await;
+    put(&world.journal, "a", "canary-value-81c2").await.unwrap();
+    world.journal.delete_secret(name("a"), act()).await.unwrap();
+    let entries: Vec<_> = world.journal.entries(EntryQuery::default()).collect().await;
+    let entries: Vec<String> = entries.into_iter().map(|entry| entry.unwrap().json).collect();
+    let acts: Vec<(Event, Option<String>, Option<String>)> = entries
+        .iter()
+        .map(|json| serde_json::from_str::<Entry>(json).unwrap())
+        .filter(|entry| matches!(entry.event, Event::SecretPut | Event::SecretDeleted))
+        .map(|entry| (entry.event, entry.principal, entry.detail))
+        .collect();
+    let of = |event| {
+        let detail = "secret `store:a`, version 1".to_owned();
+        (event, Some("unix:1000".to_owned()), Some(detail))
+    };
+    assert_eq!(acts, [of(Event::SecretPut), of(Event::SecretDeleted)]);
+    assert!(!entries.concat().contains("canary"), "{entries:?}");
+    let (path, _folder) = world.close().await;
+    for file in std::fs::read_dir(path.parent().unwrap()).unwrap() {
+        let content = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!content.windows(17).any(|window| window == b"canary-value-81c2"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_secret_is_refused() {
+    let world = World::new().await;
+    assert_eq!(put(&world.journal, "a", "").await, Err(PutSecretError::Empty));
+    let long = "x".repeat(super::super::SECRET_BYTES_MAX);
+    assert_eq!(put(&world.journal, "a", long.as_str()).await, Ok(1));
+    assert_eq!(put(&world.journal, "a", format!("{long}x")).await, Err(PutSecretError::TooLong));
+    for number in 1..512 {
+        assert_eq!(put(&world.journal, &format!("n{number}"), "x").await, Ok(1));
+    }
+    assert_eq!(put(&world.journal, "one-more", "x").await, Err(PutSecretError::TooMany));
+    assert_eq!(put(&world.journal, "n1", "x").await, Ok(2), "one that is there is put anew");
+}
+
+/// Somebody with the file, but without the key, puts an earlier version back, or gives one secret
+/// the name of another.
+#[tokio::test]
+async fn a_secret_that_was_moved_or_put_back_does_not_open() {
+    for attack in [
+        "UPDATE secrets SET sealed = (SELECT sealed FROM kept)",
+        "UPDATE secrets SET name = 'b' WHERE name = 'a'",
+        "UPDATE secrets SET version = 1",
+    ] {
+        let world = World::new().await;
+        put(&world.journal, "a", "one").await.unwrap();
+        let conn = stranger(world.path());
+        conn.execute_batch("CREATE TABLE kept AS SELECT sealed FROM secrets").unwrap();
+        put(&world.journal, "a", "two").await.unwrap();
+        conn.execute_batch(attack).unwrap();
+        let asked = BTreeSet::from([name("a"), name("b")]);
+        let error = world.journal.secrets(asked).await.expect_err(attack).to_string();
+        assert!(error.contains("does not open"), "{attack}: {error}");
+    }
+}

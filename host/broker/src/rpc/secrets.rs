@@ -1,0 +1,125 @@
+//! The service of the secrets that the broker keeps, on the operators' own socket. Every act is an
+//! entry of the journal. No answer holds a value.
+
+use std::sync::Arc;
+
+use claviger_core::name::SecretName;
+use claviger_core::ports::{Clock, Ports};
+use claviger_proto::v1;
+use claviger_proto::v1::secret_service_server::SecretService;
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+use super::{convert, status};
+use crate::authenticate;
+use crate::broker::Broker;
+use crate::configuration;
+use crate::journal::{PutSecretError, SecretAct};
+use crate::policies::Reloaded;
+
+/// What operators call.
+pub struct Secrets {
+    broker: Arc<Broker>,
+    operator_uids: Vec<u32>,
+}
+
+impl Secrets {
+    /// The service over `broker`, for its own user and `operator_uids`.
+    pub const fn new(broker: Arc<Broker>, operator_uids: Vec<u32>) -> Self {
+        Self { broker, operator_uids }
+    }
+
+    /// What an operator does, now; nobody else gets one.
+    fn act<T>(&self, request: &Request<T>) -> Result<SecretAct, Status> {
+        let uid = authenticate::operator(request.extensions(), &self.operator_uids)
+            .map_err(|error| status::of_authentication(&error))?;
+        Ok(SecretAct { by: format!("unix:{uid}"), at: self.broker.clock().now() })
+    }
+
+    /// Where the configuration in force refers to the secret.
+    fn used_by(&self, name: &SecretName) -> Vec<String> {
+        self.broker.configuration.current().stored_secrets().remove(name).unwrap_or_default()
+    }
+}
+
+#[tonic::async_trait]
+impl SecretService for Secrets {
+    async fn put_secret(
+        &self,
+        request: Request<v1::PutSecretRequest>,
+    ) -> Result<Response<v1::PutSecretResponse>, Status> {
+        let act = self.act(&request)?;
+        let v1::PutSecretRequest { name, value } = request.into_inner();
+        let value = Zeroizing::new(value);
+        let name = parsed(&name)?;
+        let put = self.broker.journal.put_secret(name.clone(), value, act).await;
+        let version =
+            put.map_err(|error| status::of_journal(&error))?.map_err(|error| refused(&error))?;
+        let used_by = self.used_by(&name);
+        let (loaded, problems) =
+            if used_by.is_empty() { (true, Vec::new()) } else { reload(&self.broker).await? };
+        Ok(Response::new(v1::PutSecretResponse { version, used_by, loaded, problems }))
+    }
+
+    async fn list_secrets(
+        &self,
+        request: Request<v1::ListSecretsRequest>,
+    ) -> Result<Response<v1::ListSecretsResponse>, Status> {
+        self.act(&request)?;
+        let rows = self.broker.journal.secret_rows().await;
+        let rows = rows.map_err(|error| status::of_journal(&error))?;
+        let mut places = self.broker.configuration.current().stored_secrets();
+        let secret = |row: crate::journal::SecretRow| v1::StoredSecret {
+            used_by: places.remove(&row.name).unwrap_or_default(),
+            name: row.name.to_string(),
+            version: row.version,
+            put_at: Some(convert::timestamp(row.put_at)),
+            put_by: row.put_by,
+        };
+        let secrets = rows.into_iter().map(secret).collect();
+        Ok(Response::new(v1::ListSecretsResponse { secrets }))
+    }
+
+    async fn delete_secret(
+        &self,
+        request: Request<v1::DeleteSecretRequest>,
+    ) -> Result<Response<v1::DeleteSecretResponse>, Status> {
+        let act = self.act(&request)?;
+        let v1::DeleteSecretRequest { name, force } = request.into_inner();
+        let name = parsed(&name)?;
+        let used_by = self.used_by(&name);
+        if !used_by.is_empty() && !force {
+            let places = used_by.join("`, `");
+            return Err(status::precondition(format!(
+                "`store:{name}` is used by `{places}`: change that first, or delete it with `--force`"
+            )));
+        }
+        let deleted = self.broker.journal.delete_secret(name.clone(), act).await;
+        match deleted.map_err(|error| status::of_journal(&error))? {
+            Some(_version) => Ok(Response::new(v1::DeleteSecretResponse { used_by })),
+            None => Err(status::precondition(format!(
+                "the broker keeps no secret `store:{name}`: see `claviger secret list`"
+            ))),
+        }
+    }
+}
+
+/// Has what refers to the secret read it.
+async fn reload(broker: &Arc<Broker>) -> Result<(bool, Vec<String>), Status> {
+    let reloaded = configuration::reload(broker).await;
+    Ok(match reloaded.map_err(|error| status::of_journal(&error))? {
+        Reloaded::Changed { problems } | Reloaded::Same { problems } => (true, problems),
+        Reloaded::Refused { problems } => (false, problems),
+    })
+}
+
+fn parsed(name: &str) -> Result<SecretName, Status> {
+    name.parse().map_err(|error| status::invalid("name", error))
+}
+
+fn refused(error: &PutSecretError) -> Status {
+    match error {
+        PutSecretError::Empty | PutSecretError::TooLong => status::invalid("value", error),
+        PutSecretError::TooMany => status::precondition(error),
+    }
+}
