@@ -126,6 +126,7 @@ async fn agents_find_no_admin_service_on_their_socket() {
         let expect = match method.name.as_str() {
             "RetryLease" | "LiftQuarantine" => Code::InvalidArgument,
             "PutSecret" | "DeleteSecret" => Code::InvalidArgument,
+            "Rekey" => Code::FailedPrecondition,
             _ => Code::Ok,
         };
         assert_eq!(code, expect, "{} on the operators' socket", method.name);
@@ -163,6 +164,7 @@ async fn only_operators_operate_even_when_the_socket_is_open_to_all() {
         &["secret", "put", "orders-db", "--file", "/etc/passwd"],
         &["secret", "list"],
         &["secret", "delete", "orders-db"],
+        &["journal", "rekey"],
         &["reload"],
     ] {
         let output = other_user::run(claviger(&broker, args));

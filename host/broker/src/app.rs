@@ -17,7 +17,7 @@ use crate::config::{ConfigError, ConfigFile, Stored, WithStored};
 use crate::configuration::Configuration;
 use crate::issuer::page::Page;
 use crate::issuer::{self, Issuer};
-use crate::journal::{CommitObserver, JournalOptions, SqliteJournal};
+use crate::journal::{CommitObserver, JournalOptions, SealingKeys, SqliteJournal};
 use crate::plugin::{Observe, PluginStore, PluginsOptions};
 use crate::policies::{self, PolicyStore};
 use crate::sessions::Sessions;
@@ -185,14 +185,15 @@ fn open_journal(
     commit_observer: Option<CommitObserver>,
 ) -> anyhow::Result<SqliteJournal> {
     let config = &file.config().journal;
+    let SealingKeys { current, previous } = load::sealing_keys(file)?;
     let options = JournalOptions {
         path: file.base().join(&config.path),
-        sealing_key: load::sealing_key(file)?,
+        sealing_key: current,
         intent_timeout: config.intent_timeout.0,
         queue_max: JOURNAL_QUEUE_MAX,
         commit_observer,
     };
-    Ok(SqliteJournal::open(options)?.journal)
+    Ok(SqliteJournal::open_rekeyed(options, (&previous, crate::broker::now()))?.journal)
 }
 
 async fn record_start(broker: &Broker, file: &ConfigFile, policies: Entry) -> anyhow::Result<()> {

@@ -15,7 +15,7 @@ use crate::{load, serve, telemetry};
 pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let file = ConfigFile::read(path)?;
     let mut problems = Vec::new();
-    if let Err(problem) = load::sealing_key(&file) {
+    if let Err(problem) = load::sealing_keys(&file) {
         problems.push(problem.to_string());
     }
     if let Err(problem) = load::issuer_page(&file) {

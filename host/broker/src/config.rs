@@ -94,6 +94,9 @@ pub struct JournalConfig {
     pub path: PathBuf,
     /// 32 bytes, as 64 hexadecimal digits or base64.
     pub sealing_key: SecretRef,
+    /// Keys that the journal may still be under, while `sealing_key` is being changed.
+    #[serde(default)]
+    pub previous_sealing_keys: Vec<SecretRef>,
     /// How long an intent may stay open before what it may have minted is revoked.
     #[serde(default = "default_intent_timeout")]
     pub intent_timeout: Span,

@@ -7,10 +7,12 @@ use arc_swap::ArcSwap;
 use claviger_core::journal::{Entry, Event};
 use claviger_core::policy::PolicySources;
 use claviger_core::ports::{Clock, Journal, JournalError, Ports};
+use thiserror::Error;
 
 use crate::app::Mode;
 use crate::broker::Broker;
 use crate::config::{ConfigError, ConfigFile, Stored, WithStored};
+use crate::journal::{RekeyAct, RekeyError, Resealed};
 use crate::load;
 use crate::plugin::Plugins;
 use crate::policies::{Reconfiguration, Reloaded, clipped};
@@ -73,7 +75,7 @@ async fn reload_whole(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
         .started
         .sections_changed(&file, &RELOADED)
         .into_iter()
-        .map(|section| format!("`[{section}]` has changed: restart the broker to use it"))
+        .map(|section| waits(&section))
         .collect();
     let mut entry = Entry::new(broker.clock().now(), Event::ConfigurationLoaded);
     let what = format!("{} sha256 {}", file.path().display(), file.sha256());
@@ -101,6 +103,36 @@ fn describe(broker: &Broker) -> Result<Described, Vec<String>> {
         load::plugins_again(with_stored, configuration.mode, &current).map_err(sentences)?;
     let fixed = load::fixed_sources(&file, &plugins).map_err(sentences)?;
     Ok(Described { file, plugins, fixed })
+}
+
+fn waits(section: &str) -> String {
+    let other_key = match section {
+        "journal" => ". Another `sealing_key` alone: `claviger journal rekey`",
+        _ => "",
+    };
+    format!("`[{section}]` has changed: restart the broker to use it{other_key}")
+}
+
+/// Puts the journal under the sealing key that the configuration names now.
+pub async fn rekey(broker: &Broker, act: RekeyAct) -> Result<Resealed, RekeyFault> {
+    let configuration = &broker.configuration;
+    let _one = configuration.reloading.lock().await;
+    let keys = configuration.started.read_again().and_then(|file| load::sealing_keys(&file))?;
+    Ok(broker.journal.rekey(keys, act).await??)
+}
+
+/// Why the journal was not put under another key.
+#[derive(Debug, Error)]
+pub enum RekeyFault {
+    /// The configuration is wrong, or a key cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The keys do not fit.
+    #[error(transparent)]
+    Keys(#[from] RekeyError),
+    /// The journal could not do it.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// The secrets of the store that `file` refers to. Blocks, on a thread that may.

@@ -11,6 +11,8 @@ mod port;
 mod query;
 mod readers;
 mod recovery;
+mod reseal;
+mod ring;
 mod rows;
 mod schema;
 mod seal;
@@ -46,6 +48,7 @@ use ledger::{Tip, load_head, meta};
 use news::Alarms;
 use readers::Readers;
 use recovery::{Database, Parts};
+use ring::Ring;
 use seal::Seals;
 use store::Store;
 use writer::{Outlets, Queue, Writer};
@@ -55,6 +58,7 @@ pub use issuer_keys::{IssuerKey, KeyChange};
 pub use leases::LeaseRow;
 pub use news::{Health, JournalNews, LeaseCounts, Stats};
 pub use query::{EntryQuery, JournalHead, RecordedEntry, Streamed};
+pub use reseal::{RekeyAct, RekeyError, Resealed, SealingKeys};
 pub use seal::SealingKey;
 pub use secrets::{PutSecretError, SECRET_BYTES_MAX, SecretAct, SecretRow, SecretValues};
 pub use verify::VerifyError;
@@ -86,7 +90,7 @@ pub struct Opened {
 pub struct SqliteJournal {
     queue: Queue,
     readers: Arc<Readers>,
-    seals: Arc<Seals>,
+    ring: Arc<Ring>,
     alarms: Arc<Alarms>,
     stats: Arc<Stats>,
     news: broadcast::Sender<JournalNews>,
@@ -99,18 +103,29 @@ impl SqliteJournal {
     /// Opens the journal, or makes a new one. Reads neither all entries nor all leases: a
     /// million of them do not slow the start. [`SqliteJournal::verify`] checks everything.
     pub fn open(options: JournalOptions) -> Result<Opened, OpenJournalError> {
+        Self::open_rekeyed(options, (&[], Timestamp::from_unix_millis(0)))
+    }
+
+    /// The same for a journal that may still be under one of the `previous` keys: then it is put
+    /// under the sealing key of `options`, which is recorded as of `now`.
+    pub fn open_rekeyed(
+        options: JournalOptions,
+        (previous, now): (&[SealingKey], Timestamp),
+    ) -> Result<Opened, OpenJournalError> {
         let store = Arc::new(Store::claim(&options.path)?);
         let conn = store.connect().map_err(|fault| refused(&store, fault))?;
         schema::recognise(&conn, &store)?;
         drop(conn);
         let conn = connect(&store).map_err(|fault| refused(&store, fault))?;
-        let seals = prove_key(&conn, &store, &options.sealing_key)?;
+        let keys = (&options.sealing_key, previous);
+        let seals = prove_key(&conn, &store, keys, now)?;
         let path = store.path().to_owned();
         let parts = Parts {
             readers: Arc::new(Readers::new(Arc::clone(&store))),
             checkpoint: CheckpointConnection::default(),
             tip: Tip::load(&conn, &seals).map_err(|fault| refused(&store, fault))?,
-            seals: Arc::new(seals),
+            ring: Arc::new(Ring::new(Arc::clone(&seals))),
+            seals,
             store,
             conn,
         };
@@ -154,20 +169,23 @@ impl SqliteJournal {
 
     /// The newest entry, and whether the seal on it is the broker's own.
     pub async fn head(&self) -> Result<JournalHead, JournalError> {
-        let seals = Arc::clone(&self.seals);
-        self.readers
-            .read(move |conn| {
-                let stored = load_head(conn)?;
-                let seal_intact = seals.is_sealed(&stored.head, &stored.seal);
-                Ok(JournalHead { head: stored.head, seal_intact })
-            })
-            .await
+        let look = || async {
+            let stored = self.readers.read(load_head).await?;
+            let seal_intact = self.ring.is_sealed(&stored.head, &stored.seal);
+            Ok(JournalHead { head: stored.head, seal_intact })
+        };
+        let head: Result<JournalHead, JournalError> = look().await;
+        match head {
+            // Another key may have come in force between the look and the check: then the next fits.
+            Ok(head) if !head.seal_intact => look().await,
+            looked => looked,
+        }
     }
 
     /// Checks every entry, the chain through them and the seal on its end. Answers the head up
     /// to which all is as it was recorded.
     pub async fn verify(&self) -> Result<ChainHead, VerifyError> {
-        verify::verify(&self.readers, &self.seals).await
+        verify::verify(&self.readers, &self.ring).await
     }
 
     /// Whether the journal can write, now and from now on.
@@ -211,28 +229,30 @@ fn connect(store: &Store) -> Result<Connection, Fault> {
 fn prove_key(
     conn: &Connection,
     store: &Store,
-    key: &SealingKey,
-) -> Result<Seals, OpenJournalError> {
-    let stored = stored_seal(conn).map_err(|fault| refused(store, fault))?;
-    let Some((id, probe)) = stored else {
-        return seal_new(conn, key).map_err(|fault| refused(store, fault));
-    };
-    let seals = Seals::derive(key, &id).map_err(|error| refused(store, error.into()))?;
-    if seals.opens_probe(&probe) {
-        return Ok(seals);
+    (key, previous): (&SealingKey, &[SealingKey]),
+    now: Timestamp,
+) -> Result<Arc<Seals>, OpenJournalError> {
+    let refused = |fault| refused(store, fault);
+    if is_new(conn).map_err(refused)? {
+        return seal_new(conn, key).map(Arc::new).map_err(refused);
     }
-    Err(OpenJournalError::WrongKey { path: store.path().to_owned() })
+    if let Some(seals) = reseal::in_force(conn, &[key]).map_err(refused)? {
+        return Ok(Arc::new(seals));
+    }
+    let previous: Vec<&SealingKey> = previous.iter().collect();
+    match reseal::in_force(conn, &previous).map_err(refused)? {
+        Some(old) => {
+            let act = RekeyAct { by: None, at: now };
+            reseal::at_start(conn, old, key, &act).map_err(refused)
+        }
+        None => Err(OpenJournalError::WrongKey { path: store.path().to_owned() }),
+    }
 }
 
-type IdAndProbe = (Vec<u8>, Vec<u8>);
-
-/// The journal's id and its probe; nothing in a journal that is empty.
-fn stored_seal(conn: &Connection) -> Result<Option<IdAndProbe>, Fault> {
-    match (meta(conn, "journal-id")?, meta(conn, "key-probe")?) {
-        (Some(id), Some(probe)) => Ok(Some((id, probe))),
-        (None, None) if ledger::newest_entry(conn)? == ChainHead::EMPTY => Ok(None),
-        _ => Err(Fault::damaged("it has lost its id or the probe of its key")),
-    }
+/// Whether nothing was ever sealed in it.
+fn is_new(conn: &Connection) -> Result<bool, Fault> {
+    let unsealed = meta(conn, "journal-id")?.is_none() && meta(conn, "key-probe")?.is_none();
+    Ok(unsealed && ledger::newest_entry(conn)? == ChainHead::EMPTY)
 }
 
 fn seal_new(conn: &Connection, key: &SealingKey) -> Result<Seals, Fault> {
@@ -251,7 +271,7 @@ fn seal_new(conn: &Connection, key: &SealingKey) -> Result<Seals, Fault> {
 /// The threads begin once everything that can fail has succeeded.
 fn start(parts: Parts, options: JournalOptions) -> Result<Opened, Fault> {
     let thread = |error: std::io::Error| Fault::unwritable(format!("no thread for it: {error}"));
-    let (readers, seals) = (Arc::clone(&parts.readers), Arc::clone(&parts.seals));
+    let (readers, ring) = (Arc::clone(&parts.readers), Arc::clone(&parts.ring));
     let (tip, stats, alarms) = (parts.tip, Arc::new(Stats::default()), Arc::new(Alarms::default()));
     stats.set_leases(&tip.leases);
     let (news, _) = broadcast::channel(NEWS_MAX);
@@ -279,7 +299,7 @@ fn start(parts: Parts, options: JournalOptions) -> Result<Opened, Fault> {
     let journal = SqliteJournal {
         queue,
         readers,
-        seals,
+        ring,
         alarms,
         stats,
         news,

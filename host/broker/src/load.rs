@@ -16,11 +16,11 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::app::Mode;
 use crate::config::{
-    AuthConfig, BackendConfig, ConfigError, ConfigFile, ConnectionConfig, WithStored,
+    AuthConfig, BackendConfig, ConfigError, ConfigFile, ConnectionConfig, SecretRef, WithStored,
 };
 use crate::issuer::page::{PageIdentity, PageSpec};
 use crate::issuer::{Issuer, IssuerError};
-use crate::journal::SealingKey;
+use crate::journal::{SealingKey, SealingKeys};
 use crate::plugin::{
     BackendSpec, ComponentCache, ISSUER_WANTED, LoadError, PluginSpec, Plugins, PluginsOptions,
 };
@@ -195,10 +195,26 @@ pub fn issuer_page(file: &ConfigFile) -> Result<Option<PageSpec>, ConfigError> {
     Ok(Some(PageSpec { address: config.address, tls }))
 }
 
-/// The key that seals the journal: 32 bytes in hex or base64.
+/// The key that seals the journal.
 pub fn sealing_key(file: &ConfigFile) -> Result<SealingKey, ConfigError> {
-    let keys = ["journal", "sealing_key"];
-    let reference = &file.config().journal.sealing_key;
+    read_key(file, "sealing_key", &file.config().journal.sealing_key)
+}
+
+/// The same, and those that the journal may still be under.
+pub fn sealing_keys(file: &ConfigFile) -> Result<SealingKeys, ConfigError> {
+    let previous = &file.config().journal.previous_sealing_keys;
+    let previous = previous.iter().map(|key| read_key(file, "previous_sealing_keys", key));
+    let previous = previous.collect::<Result<_, _>>()?;
+    Ok(SealingKeys { current: sealing_key(file)?, previous })
+}
+
+/// 32 bytes in hex or base64.
+fn read_key(
+    file: &ConfigFile,
+    key: &str,
+    reference: &SecretRef,
+) -> Result<SealingKey, ConfigError> {
+    let keys = ["journal", key];
     let text = reference.read(file.base()).map_err(|error| {
         file.problem(&keys, format!("{error}; make one with `head -c 32 /dev/urandom | base64`, readable by the broker alone"))
     })?;

@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::ConnectionArgs;
 use crate::commands::{
-    audit, completion, grants, issue, lease, plugin, prompt, run, secret, session, why,
+    audit, completion, grants, issue, journal, lease, plugin, prompt, run, secret, session, why,
 };
 use crate::exit::{Exit, Failure};
 use crate::print::{Format, Printer};
@@ -48,6 +48,9 @@ pub enum Command {
     /// Read, export and verify the journal (operators)
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Put the journal under another sealing key (operators)
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
     /// Tell what stands behind a refusal (operators)
     Why(why::WhyArgs),
     /// Check prompt files, without a broker
@@ -177,6 +180,7 @@ mod tests {
             "claviger plugin test a.wasm --config c.toml",
             "claviger secret put aws/prod-key --file key.txt",
             "claviger secret list -o json",
+            "claviger journal rekey",
             "claviger secret delete aws/prod-key --force",
             "claviger reload",
             "claviger version",

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod completion;
 pub mod grants;
 pub mod issue;
+pub mod journal;
 pub mod lease;
 pub mod plugin;
 pub mod prompt;
@@ -42,6 +43,7 @@ pub async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Session(command) => session::run(&context, command).await?,
         Command::Grants => grants::run(&context).await?,
         Command::Lease(command) => lease::run(&context, command).await?,
+        Command::Journal(command) => journal::run(&context, command).await?,
         Command::Why(args) => why::run(&context, &args).await?,
         Command::Reload => return reload::run(&context).await,
         Command::Version => version::run(&context)?,

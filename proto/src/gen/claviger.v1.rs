@@ -2060,6 +2060,20 @@ pub struct DeleteSecretResponse {
     #[prost(string, repeated, tag = "1")]
     pub used_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RekeyRequest {}
+/// How much was sealed anew.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RekeyResponse {
+    /// Handles of leases that have not ended.
+    #[prost(uint64, tag = "1")]
+    pub handles: u64,
+    /// Keys of the broker as an issuer of tokens.
+    #[prost(uint64, tag = "2")]
+    pub issuer_keys: u64,
+    #[prost(uint64, tag = "3")]
+    pub secrets: u64,
+}
 /// Generated client implementations.
 pub mod secret_service_client {
     #![allow(
@@ -2228,6 +2242,29 @@ pub mod secret_service_client {
                 .insert(GrpcMethod::new("claviger.v1.SecretService", "DeleteSecret"));
             self.inner.unary(req, path, codec).await
         }
+        /// Puts the journal, with all that is sealed in it, under the sealing key that the configuration
+        /// names now. The key in force must stand among `previous_sealing_keys`.
+        pub async fn rekey(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RekeyRequest>,
+        ) -> std::result::Result<tonic::Response<super::RekeyResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.SecretService/Rekey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.SecretService", "Rekey"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2268,6 +2305,12 @@ pub mod secret_service_server {
             tonic::Response<super::DeleteSecretResponse>,
             tonic::Status,
         >;
+        /// Puts the journal, with all that is sealed in it, under the sealing key that the configuration
+        /// names now. The key in force must stand among `previous_sealing_keys`.
+        async fn rekey(
+            &self,
+            request: tonic::Request<super::RekeyRequest>,
+        ) -> std::result::Result<tonic::Response<super::RekeyResponse>, tonic::Status>;
     }
     /// The store of secrets. No call of it returns the value of one.
     #[derive(Debug)]
@@ -2466,6 +2509,50 @@ pub mod secret_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteSecretSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.SecretService/Rekey" => {
+                    #[allow(non_camel_case_types)]
+                    struct RekeySvc<T: SecretService>(pub Arc<T>);
+                    impl<
+                        T: SecretService,
+                    > tonic::server::UnaryService<super::RekeyRequest> for RekeySvc<T> {
+                        type Response = super::RekeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RekeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SecretService>::rekey(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RekeySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

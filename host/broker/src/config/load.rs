@@ -93,6 +93,10 @@ impl ConfigFile {
             let problem = "write a span between `16s` and `12h`";
             return Err(self.problem(&["journal", "intent_timeout"], problem));
         }
+        if self.config.journal.previous_sealing_keys.len() > PREVIOUS_SEALING_KEYS_MAX {
+            let problem = "write at most 8: those that the journal can no longer be under go";
+            return Err(self.problem(&["journal", "previous_sealing_keys"], problem));
+        }
         if self.config.sessions.live_max == 0 {
             return Err(self.problem(&["sessions", "live_max"], "write at least 1"));
         }
@@ -157,6 +161,9 @@ pub struct ConfigError {
     line: usize,
     problem: String,
 }
+
+/// Each is tried at the start. One is usual, two are a rotation that was begun anew.
+const PREVIOUS_SEALING_KEYS_MAX: usize = 8;
 
 /// A session must survive the pause between two calls of its agent.
 const HEARTBEAT_GRACE_MIN: Duration = Duration::from_secs(1);

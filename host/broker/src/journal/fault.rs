@@ -50,8 +50,8 @@ pub enum OpenJournalError {
     },
     /// It was sealed with another key.
     #[error(
-        "the sealing key does not open the journal `{}`: give the key that it was made with",
-        path.display()
+        "the sealing key does not open the journal `{}`: give the key that it is under, as \
+         `sealing_key` or, to change it, among `previous_sealing_keys`", path.display()
     )]
     WrongKey {
         /// The journal.

@@ -1,7 +1,5 @@
 //! The issuer's keys as the journal keeps them: sealed whole. Makes no key and decides on none.
 
-use std::sync::Arc;
-
 use claviger_core::journal::{Entry, Event};
 use claviger_core::ports::JournalError;
 use claviger_core::time::Timestamp;
@@ -10,7 +8,6 @@ use zeroize::Zeroizing;
 
 use super::SqliteJournal;
 use super::fault::Fault;
-use super::seal::Seals;
 
 /// A key of the broker as an issuer.
 pub struct IssuerKey {
@@ -40,13 +37,18 @@ pub struct KeyChange {
 impl SqliteJournal {
     /// Every key that is kept.
     pub async fn issuer_keys(&self) -> Result<Vec<IssuerKey>, JournalError> {
-        let seals = Arc::clone(&self.seals);
-        let rows = self.readers.read(stored).await?;
-        let open = |(kid, sealed): (String, Vec<u8>)| {
-            let plain = seals.open_issuer_key(&kid, &sealed).map_err(Fault::from)?;
-            decoded(kid, &plain).ok_or_else(|| Fault::damaged("a key of the issuer is cut short"))
-        };
-        Ok(rows.into_iter().map(open).collect::<Result<_, Fault>>()?)
+        // By the writer, which alone knows for sure which key they are sealed under.
+        self.queue
+            .submit(|ledger| {
+                let rows = stored(ledger.conn())?;
+                let open = |(kid, sealed): (String, Vec<u8>)| {
+                    let plain = ledger.seals().open_issuer_key(&kid, &sealed)?;
+                    let cut = || Fault::damaged("a key of the issuer is cut short");
+                    decoded(kid, &plain).ok_or_else(cut)
+                };
+                rows.into_iter().map(open).collect()
+            })
+            .await
     }
 
     /// Changes what is kept, and records a key that was made.
@@ -57,15 +59,14 @@ impl SqliteJournal {
     ) -> Result<(), JournalError> {
         let KeyChange { made, silenced, dropped } = change;
         let entry = made.as_ref().map(|key| entry(key, now));
-        let kept = made.iter().chain(&silenced).map(|key| row(&self.seals, key));
-        let kept = kept.collect::<Result<Vec<_>, Fault>>()?;
         self.queue
             .submit(move |ledger| {
-                for row in &kept {
+                for key in made.iter().chain(&silenced) {
+                    let sealed = ledger.seals().seal_issuer_key(&key.kid, &encoded(key))?;
                     ledger
                         .conn()
                         .prepare_cached("INSERT OR REPLACE INTO issuer_keys VALUES (?1, ?2)")?
-                        .execute((&row.0, &row.1))?;
+                        .execute((&key.kid, &sealed))?;
                 }
                 for kid in &dropped {
                     ledger
@@ -86,10 +87,6 @@ fn stored(conn: &Connection) -> Result<Vec<(String, Vec<u8>)>, Fault> {
     let mut statement = conn.prepare_cached("SELECT kid, sealed FROM issuer_keys")?;
     let rows = statement.query_map([], |row| Ok((row.get("kid")?, row.get("sealed")?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn row(seals: &Seals, key: &IssuerKey) -> Result<(String, Vec<u8>), Fault> {
-    Ok((key.kid.clone(), seals.seal_issuer_key(&key.kid, &encoded(key))?))
 }
 
 fn entry(key: &IssuerKey, now: Timestamp) -> Entry {

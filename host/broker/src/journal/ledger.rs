@@ -1,6 +1,8 @@
 //! One transaction of the writer: appends entries to the chain and keeps what must be told once
 //! it is durable. Commits nothing itself.
 
+use std::sync::Arc;
+
 use claviger_core::journal::{ChainHead, Entry, EntryHash, Event, JournalSeq};
 use claviger_core::name::BackendName;
 use claviger_core::policy::SnapshotDigest;
@@ -111,7 +113,8 @@ fn load_snapshot(conn: &Connection) -> Result<Option<SnapshotDigest>, Fault> {
 /// A transaction under way. What a job does to it is undone when the job fails.
 pub(super) struct Ledger<'a> {
     conn: &'a Connection,
-    seals: &'a Seals,
+    /// The keys in force, and after them those that this transaction puts in force.
+    seals: (Arc<Seals>, Option<Arc<Seals>>),
     tip: Tip,
     news: Vec<JournalNews>,
     alarms: Vec<(BackendName, Timestamp)>,
@@ -130,16 +133,24 @@ pub(super) struct Mark {
     tip: Tip,
     news: usize,
     alarms: usize,
+    is_rekeyed: bool,
 }
 
 impl<'a> Ledger<'a> {
-    pub(super) const fn new(conn: &'a Connection, seals: &'a Seals, tip: Tip) -> Self {
-        Self { conn, seals, tip, news: Vec::new(), alarms: Vec::new() }
+    pub(super) const fn new(conn: &'a Connection, seals: Arc<Seals>, tip: Tip) -> Self {
+        Self { conn, seals: (seals, None), tip, news: Vec::new(), alarms: Vec::new() }
     }
 
-    /// The keys in force in this very transaction.
-    pub(super) const fn seals(&self) -> &'a Seals {
-        self.seals
+    /// The keys in force at this point of the transaction.
+    pub(super) fn seals(&self) -> &Arc<Seals> {
+        let (before, after) = &self.seals;
+        after.as_ref().unwrap_or(before)
+    }
+
+    /// From here on `seals` is in force. Once in a transaction: what is taken back goes back to the
+    /// keys with which it began.
+    pub(super) fn put_under(&mut self, seals: Arc<Seals>) {
+        self.seals.1 = Some(seals);
     }
 
     pub(super) const fn conn(&self) -> &'a Connection {
@@ -194,13 +205,17 @@ impl<'a> Ledger<'a> {
     }
 
     pub(super) const fn mark(&self) -> Mark {
-        Mark { tip: self.tip, news: self.news.len(), alarms: self.alarms.len() }
+        let is_rekeyed = self.seals.1.is_some();
+        Mark { tip: self.tip, news: self.news.len(), alarms: self.alarms.len(), is_rekeyed }
     }
 
     pub(super) fn take_back(&mut self, mark: Mark) {
         self.tip = mark.tip;
         self.news.truncate(mark.news);
         self.alarms.truncate(mark.alarms);
+        if !mark.is_rekeyed {
+            self.seals.1 = None;
+        }
     }
 
     pub(super) fn into_told(self) -> Told {

@@ -1,10 +1,12 @@
 //! The core's port `Journal` over the writer and the readers. What each method must do stands
 //! with the port; here stands how.
 
+use std::sync::Arc;
+
 use claviger_core::decide::{Denial, Permit};
 use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::intent::Intent;
-use claviger_core::issued::Issued;
+use claviger_core::issued::{Handle, Issued};
 use claviger_core::journal::{Entry, Event, JournalSeq};
 use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, RevokeOutcome};
 use claviger_core::name::BackendName;
@@ -14,6 +16,7 @@ use claviger_core::ports::{
 };
 use claviger_core::session::{Begun, EndCause, Session, TokenHash};
 use claviger_core::time::Timestamp;
+use zeroize::Zeroizing;
 
 use super::SqliteJournal;
 use super::fault::Fault;
@@ -79,20 +82,27 @@ impl Journal for SqliteJournal {
         issued: &Issued,
         now: Timestamp,
     ) -> Result<(), CloseError> {
-        let sealed = issued.handle.as_ref().map(|h| self.seals.seal_handle(intent.id(), h));
-        let closing = Closing {
-            id: intent.id(),
+        let id = intent.id();
+        let duplicate = |handle: &Handle| Zeroizing::new(handle.as_str().to_owned());
+        let handle = issued.handle.as_ref().map(duplicate).map(Handle::new);
+        let mut closing = Closing {
+            id,
             entry: Entry::lease_issued(intent, issued, LeaseState::Active, now),
             minted: Minted {
-                sealed_handle: sealed
-                    .transpose()
-                    .map_err(|e| JournalError::from(Fault::from(e)))?,
+                sealed_handle: None,
                 join_keys: issued.join_keys.clone(),
                 expires_at: issued.credential.expires_at,
             },
             now,
         };
-        self.queue.submit(move |ledger| close_intent(ledger, closing)).await?
+        self.queue
+            .submit(move |ledger| {
+                // Here, and not before it was queued: another key may have come in force meanwhile.
+                let sealed = handle.map(|handle| ledger.seals().seal_handle(id, &handle));
+                closing.minted.sealed_handle = sealed.transpose()?;
+                close_intent(ledger, closing)
+            })
+            .await?
     }
 
     async fn fail_intent(
@@ -126,8 +136,12 @@ impl Journal for SqliteJournal {
         limit: usize,
     ) -> Result<Vec<DueLease>, JournalError> {
         let (backend, limit) = (backend.clone(), limit.min(TAKE_DUE_MAX));
-        let taken = self.queue.submit(move |ledger| take_due(ledger, &backend, now, limit)).await?;
-        Ok(taken.into_iter().map(|lease| lease.into_due(&self.seals)).collect())
+        let take = move |ledger: &mut Ledger<'_>| {
+            let taken = take_due(ledger, &backend, now, limit)?;
+            Ok((taken, Arc::clone(ledger.seals())))
+        };
+        let (taken, seals) = self.queue.submit(take).await?;
+        Ok(taken.into_iter().map(|lease| lease.into_due(&seals)).collect())
     }
 
     async fn next_due_at(&self, backend: &BackendName) -> Result<Option<Timestamp>, JournalError> {

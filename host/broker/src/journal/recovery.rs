@@ -10,13 +10,16 @@ use super::checkpoint::CheckpointConnection;
 use super::fault::{Fault, Reach};
 use super::ledger::{Ledger, Tip, Told, load_head};
 use super::readers::Readers;
+use super::ring::Ring;
 use super::seal::Seals;
 use super::store::{Identity, Store};
 
 /// The database as the writer holds it.
 pub(super) struct Database {
     store: Arc<Store>,
+    /// In force.
     seals: Arc<Seals>,
+    ring: Arc<Ring>,
     readers: Arc<Readers>,
     checkpoint: CheckpointConnection,
     /// `None` only when the files could not be opened again.
@@ -48,6 +51,7 @@ enum WayBack {
 pub(super) struct Parts {
     pub(super) store: Arc<Store>,
     pub(super) seals: Arc<Seals>,
+    pub(super) ring: Arc<Ring>,
     pub(super) readers: Arc<Readers>,
     pub(super) checkpoint: CheckpointConnection,
     pub(super) conn: Connection,
@@ -57,10 +61,21 @@ pub(super) struct Parts {
 impl Database {
     /// A database that can write. The files exist, since `conn` has written.
     pub(super) fn new(parts: Parts) -> Result<Self, Fault> {
-        let Parts { store, seals, readers, checkpoint, conn, tip } = parts;
+        let Parts { store, seals, ring, readers, checkpoint, conn, tip } = parts;
         let identity = store.identity().map_err(|error| gone(&error))?;
         let (conn, unanswered, trouble) = (Some(conn), None, None);
-        Ok(Self { store, seals, readers, checkpoint, conn, identity, tip, unanswered, trouble })
+        Ok(Self {
+            store,
+            seals,
+            ring,
+            readers,
+            checkpoint,
+            conn,
+            identity,
+            tip,
+            unanswered,
+            trouble,
+        })
     }
 
     pub(super) const fn tip(&self) -> &Tip {
@@ -107,7 +122,7 @@ impl Database {
     ) -> Result<(T, Told), Fault> {
         let Some(conn) = &self.conn else { return Err(Fault::unwritable("it is not open")) };
         let before = self.tip;
-        let mut ledger = Ledger::new(conn, &self.seals, before);
+        let mut ledger = Ledger::new(conn, Arc::clone(&self.seals), before);
         let run = |sql: &str| -> Result<(), Fault> {
             conn.prepare_cached(sql)?.execute([])?;
             Ok(())
@@ -117,7 +132,10 @@ impl Database {
             .and_then(|()| work(&mut ledger))
             .and_then(|done| {
                 if *ledger.tip() != before {
-                    ledger.tip().save(conn, &self.seals)?;
+                    ledger.tip().save(conn, ledger.seals())?;
+                }
+                if !Arc::ptr_eq(ledger.seals(), &self.seals) {
+                    self.ring.announce(ledger.seals());
                 }
                 self.unanswered = Some(*ledger.tip());
                 run("COMMIT")?;
@@ -127,6 +145,10 @@ impl Database {
             Ok(done) => {
                 self.tip = *ledger.tip();
                 self.unanswered = None;
+                if !Arc::ptr_eq(ledger.seals(), &self.seals) {
+                    self.seals = Arc::clone(ledger.seals());
+                    self.ring.settle(&self.seals);
+                }
                 Ok((done, ledger.into_told()))
             }
             Err(fault) => {
@@ -174,7 +196,8 @@ impl Database {
         }
         let readers = Arc::clone(&self.readers);
         let _nobody_reads = readers.close();
-        let mut checkpoint = self.checkpoint.lock();
+        let held = self.checkpoint.clone();
+        let mut checkpoint = held.lock();
         *checkpoint = None;
         drop(self.conn.take());
         let conn = self.store.connect_writer()?;
@@ -194,7 +217,7 @@ impl Database {
         match seen {
             Ok(stored)
                 if stored.head == self.tip.head
-                    && self.seals.is_sealed(&stored.head, &stored.seal) =>
+                    && self.ring.is_sealed(&stored.head, &stored.seal) =>
             {
                 Ok(())
             }
@@ -203,16 +226,27 @@ impl Database {
     }
 
     fn check_tip(&mut self) -> Result<(), Fault> {
-        let Some(conn) = &self.conn else { return Err(Fault::unwritable("it is not open")) };
-        self.tip = self.proven_tip(conn)?;
+        let Some(conn) = self.conn.take() else {
+            return Err(Fault::unwritable("it is not open"));
+        };
+        let found = self.proven_tip(&conn);
+        self.conn = Some(conn);
+        self.tip = found?;
         self.unanswered = None;
         Ok(())
     }
 
     /// The file must end where it was last known to, or where a commit without an answer ended.
-    fn proven_tip(&self, conn: &Connection) -> Result<Tip, Fault> {
-        let found = Tip::load(conn, &self.seals)?;
+    /// If that commit was to put another key in force, the file tells whether it did.
+    fn proven_tip(&mut self, conn: &Connection) -> Result<Tip, Fault> {
+        let stored = load_head(conn)?;
+        let all = self.ring.all();
+        let sealed_by = all.iter().find(|seals| seals.is_sealed(&stored.head, &stored.seal));
+        let seals = Arc::clone(sealed_by.unwrap_or(&self.seals));
+        let found = Tip::load(conn, &seals)?;
         if found == self.tip || Some(found) == self.unanswered {
+            self.ring.settle(&seals);
+            self.seals = seals;
             return Ok(found);
         }
         Err(self.other_journal())

@@ -2,7 +2,6 @@
 //! name and version, each act an entry. Decides on no use of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use claviger_core::journal::{Entry, Event};
 use claviger_core::name::SecretName;
@@ -62,17 +61,18 @@ impl SqliteJournal {
         if names.is_empty() {
             return Ok(SecretValues::new());
         }
-        let seals = Arc::clone(&self.seals);
-        let read = move |conn: &Connection| {
-            let mut values = SecretValues::new();
-            for name in names {
-                let Some((version, sealed)) = current(conn, &name)? else { continue };
-                let value = seals.open_secret((&name, version), &sealed)?;
-                values.insert(name, value);
-            }
-            Ok(values)
-        };
-        self.readers.read(read).await
+        // By the writer, which alone knows for sure which key they are sealed under.
+        self.queue
+            .submit(move |ledger| {
+                let mut values = SecretValues::new();
+                for name in names {
+                    let Some((version, sealed)) = current(ledger.conn(), &name)? else { continue };
+                    let value = ledger.seals().open_secret((&name, version), &sealed)?;
+                    values.insert(name, value);
+                }
+                Ok(values)
+            })
+            .await
     }
 
     /// What is kept, by name; no value.

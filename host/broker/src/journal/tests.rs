@@ -5,6 +5,7 @@ mod leases;
 mod opening;
 mod outages;
 mod queries;
+mod rekeying;
 mod secrecy;
 mod secrets;
 mod world;

@@ -13,8 +13,8 @@ use super::fault::Fault;
 use super::ledger::{QueryColumns, load_head, newest_entry};
 use super::query::{PAGE_ROWS, RecordedEntry, recorded};
 use super::readers::Readers;
+use super::ring::Ring;
 use super::rows::integer;
-use super::seal::Seals;
 
 /// What is wrong with a journal.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -48,10 +48,18 @@ pub enum VerifyError {
 /// page at a time, so that the log can start over in between.
 pub(super) async fn verify(
     readers: &Arc<Readers>,
-    seals: &Arc<Seals>,
+    ring: &Arc<Ring>,
 ) -> Result<ChainHead, VerifyError> {
-    let (sealing, mut verifier) = (Arc::clone(seals), ChainVerifier::new());
-    let (head, newest) = readers.read(move |conn| sealed_head(conn, &sealing)).await??;
+    let mut verifier = ChainVerifier::new();
+    let look = || {
+        let ring = Arc::clone(ring);
+        readers.read(move |conn| sealed_head(conn, &ring))
+    };
+    // Another key may have come in force between the look and the check: then the next one fits.
+    let (head, newest) = match look().await? {
+        Ok(heads) => heads,
+        Err(_) => look().await??,
+    };
     let mut from = i64::MIN;
     loop {
         let to = head.seq;
@@ -77,11 +85,11 @@ pub(super) async fn verify(
 /// The head row and the newest entry, in one view, for the broker goes on recording.
 fn sealed_head(
     conn: &Connection,
-    seals: &Seals,
+    ring: &Ring,
 ) -> Result<Result<(ChainHead, ChainHead), VerifyError>, Fault> {
     let view = conn.unchecked_transaction()?;
     let stored = load_head(&view)?;
-    if !seals.is_sealed(&stored.head, &stored.seal) {
+    if !ring.is_sealed(&stored.head, &stored.seal) {
         return Ok(Err(VerifyError::Seal { seq: stored.head.seq }));
     }
     Ok(Ok((stored.head, newest_entry(&view)?)))

@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::{convert, status};
 use crate::authenticate;
 use crate::broker::Broker;
-use crate::configuration;
-use crate::journal::{PutSecretError, SecretAct};
+use crate::configuration::{self, RekeyFault};
+use crate::journal::{PutSecretError, RekeyAct, Resealed, SecretAct};
 use crate::policies::Reloaded;
 
 /// What operators call.
@@ -101,6 +101,19 @@ impl SecretService for Secrets {
                 "the broker keeps no secret `store:{name}`: see `claviger secret list`"
             ))),
         }
+    }
+
+    async fn rekey(
+        &self,
+        request: Request<v1::RekeyRequest>,
+    ) -> Result<Response<v1::RekeyResponse>, Status> {
+        let SecretAct { by, at } = self.act(&request)?;
+        let rekeyed = configuration::rekey(&self.broker, RekeyAct { by: Some(by), at }).await;
+        let Resealed { handles, issuer_keys, secrets } = rekeyed.map_err(|fault| match fault {
+            RekeyFault::Journal(error) => status::of_journal(&error),
+            RekeyFault::Config(_) | RekeyFault::Keys(_) => status::precondition(fault),
+        })?;
+        Ok(Response::new(v1::RekeyResponse { handles, issuer_keys, secrets }))
     }
 }
 

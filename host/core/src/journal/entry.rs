@@ -139,6 +139,8 @@ pub enum Event {
     SecretPut,
     /// A secret that the broker kept was deleted.
     SecretDeleted,
+    /// The journal was put under another sealing key.
+    JournalRekeyed,
 }
 
 /// Allow or deny.
