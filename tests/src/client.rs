@@ -82,13 +82,22 @@ impl Agent {
         role: &str,
         life_secs: Option<i64>,
     ) -> Result<Self, Status> {
-        let mut client = AgentServiceClient::new(channel);
         let life = life_secs.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
         let request = v1::OpenSessionRequest {
             role: role.to_owned(),
             life,
             claimed_reason: "ticket 4711".to_owned(),
+            ..Default::default()
         };
+        Self::open_as(channel, request).await
+    }
+
+    /// Opens a session with every field in the caller's hand.
+    pub async fn open_as(
+        channel: Channel,
+        request: v1::OpenSessionRequest,
+    ) -> Result<Self, Status> {
+        let mut client = AgentServiceClient::new(channel);
         let opened = client.open_session(request).await?.into_inner();
         Ok(Self { client, token: opened.session_token, session: opened.session_id })
     }

@@ -1,6 +1,7 @@
-//! Makes a fresh machine ready for tests and demo. Installs from the distribution, and Python packages
-//! below `target/`; says what and why, and never touches a PostgreSQL or MariaDB that is there already.
+//! Makes a fresh machine ready for tests and demo. Installs from the distribution, and packages of
+//! Python and Node.js below `target/`; says what and why, and never touches a PostgreSQL or MariaDB that is there already.
 
+pub mod node;
 pub mod python;
 
 use std::fs;
@@ -24,8 +25,8 @@ pub enum Mode {
 /// Looks for what tests and demo need, and installs what is missing and can be installed.
 pub fn run(paths: &Paths, mode: Mode) -> Result<()> {
     let programs = install_programs(mode)?;
-    let packages = python::install(paths, mode, python::TESTS)?;
-    if programs == Outcome::Unmet || packages == Outcome::Unmet {
+    let packages = [python::install(paths, mode, python::TESTS)?, node::install(paths, mode)?];
+    if programs == Outcome::Unmet || packages.contains(&Outcome::Unmet) {
         bail!("something required is missing: run the commands above, then this one again");
     }
     println!("xtask: set-up: everything is there");
@@ -40,15 +41,11 @@ fn install_programs(mode: Mode) -> Result<Outcome> {
         match remedy {
             Remedy::Run(steps) if mode == Mode::Install => install(need, steps)?,
             Remedy::Run(steps) => {
-                if !need.is_optional() {
-                    outcome = Outcome::Unmet;
-                }
+                outcome = Outcome::Unmet;
                 steps.iter().for_each(|step| println!("  {}", step.line()));
             }
             Remedy::Tell(lines) => {
-                if !need.is_optional() {
-                    outcome = Outcome::Unmet;
-                }
+                outcome = Outcome::Unmet;
                 lines.iter().for_each(|line| println!("  {line}"));
             }
         }
@@ -105,7 +102,10 @@ impl Need {
             Self::Psql => "tests and demo log in with it, as an agent would",
             Self::MariadbServer => "tests issue logins on a real one of their own",
             Self::MariadbClient => "tests log in with it, as an agent would",
-            Self::Npm => "the plugin in JavaScript is built with it, and left out without it",
+            Self::Npm => {
+                "tests have a real OpenID provider sign tokens, which is a program of Node.js; the \
+                 plugin in JavaScript is built with it"
+            }
             Self::Python => "a stand-in for AWS and the clients that use it are Python programs",
         }
     }
@@ -144,11 +144,6 @@ impl Need {
             Self::Npm => probe("npm", &["--version"]).is_some(),
             Self::Python => probe("python3", &["-c", PYTHON_PROBE]).is_some(),
         }
-    }
-
-    /// Whether tests and demo do without it.
-    const fn is_optional(self) -> bool {
-        matches!(self, Self::Npm)
     }
 
     fn remedy(self) -> Remedy {

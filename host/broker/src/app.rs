@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::broker::Broker;
 use crate::config::{ConfigError, ConfigFile, Stored, WithStored};
 use crate::configuration::Configuration;
+use crate::identity::withdrawal;
 use crate::issuer::page::Page;
 use crate::issuer::{self, Issuer};
 use crate::journal::{CommitObserver, JournalOptions, SealingKeys, SqliteJournal};
@@ -62,6 +63,7 @@ pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     let grace = file.config().sessions.heartbeat_grace.0;
     background.spawn(worker::revoke_all(Arc::clone(&broker)));
     background.spawn(worker::reap(Arc::clone(&broker), grace));
+    background.spawn(withdrawal::watch_all(Arc::clone(&broker)));
     background.spawn(record_quarantines(Arc::clone(&broker), quarantines));
     background.spawn(reload::on_change_and_hangup(Arc::clone(&broker), changes, signals.hangup));
     if let Some(metrics) = &file.config().metrics {
@@ -140,6 +142,7 @@ async fn build(
         plugins: PluginStore::new(plugins),
         configuration: Configuration::new(mode, Arc::clone(file), watching),
         policies: PolicyStore::new(folders, read.snapshot),
+        identities: load::identities(file).map_err(all)?,
         sessions: Sessions::new(file.config().sessions.live_max, recorded),
         metrics,
     });

@@ -1,10 +1,11 @@
-//! Who is at the other end: from what the transport proved to a `Principal`, and from a session
-//! token to a live session. Believes nothing that a message says.
+//! Who is at the other end: from what the transport or a proof proved to a `Principal`, and from a
+//! session token to a live session. Believes nothing that a message merely says.
 
 use std::sync::Arc;
 
 use claviger_core::principal::{Principal, Requester};
 use claviger_core::session::TokenHash;
+use claviger_core::time::Timestamp;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -14,6 +15,7 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::identity::{Identities, IdentityError, UnverifiedRequest};
 use crate::listen::UnixPeer;
 use crate::sessions::{LiveSession, Sessions};
 
@@ -26,15 +28,54 @@ pub struct Caller {
     pub requester: Requester,
 }
 
-/// The caller, as the connection proves it: the kernel's word on a unix socket, a verified
-/// client certificate over TLS.
-pub fn caller(extensions: &Extensions) -> Result<Caller, AuthenticateError> {
+/// What a message brings to prove who sends it. Empty text is no proof.
+#[derive(Clone, Debug, Default)]
+pub struct UnverifiedProofs<'a> {
+    /// Who runs the agent.
+    pub workload_token: &'a str,
+    /// Who runs the agent, by a request that its AWS credentials signed.
+    pub aws_identity: Option<UnverifiedRequest<'a>>,
+    /// For whom.
+    pub requester_token: &'a str,
+}
+
+/// The caller, as its proofs prove it or else the connection: the kernel's word on a unix socket,
+/// a verified client certificate over TLS. A proof that is refused is never replaced by the
+/// connection's: whoever sends one means it.
+pub async fn caller(
+    identities: &Identities,
+    extensions: &Extensions,
+    proofs: UnverifiedProofs<'_>,
+    now: Timestamp,
+) -> Result<Caller, AuthenticateError> {
+    let proven = match (proofs.workload_token, &proofs.aws_identity) {
+        ("", None) => None,
+        ("", Some(request)) => Some(identities.aws_workload(request, now).await?),
+        (token, None) => Some(identities.workload(token, now).await?),
+        (_, Some(_)) => return Err(IdentityError::TwoProofs.into()),
+    };
+    let (principal, otherwise) = match proven {
+        None => connected(extensions)?,
+        Some(principal) => {
+            let requester = Requester::from_workload(&principal);
+            (principal, requester)
+        }
+    };
+    let requester = match proofs.requester_token {
+        "" => otherwise,
+        token => identities.requester(token, &principal, now).await?,
+    };
+    Ok(Caller { principal, requester })
+}
+
+/// Whom the connection proves, and for whom it asks without a proof of that.
+fn connected(extensions: &Extensions) -> Result<(Principal, Requester), AuthenticateError> {
     let principal = principal(extensions)?;
     let requester = match unix_peer(extensions) {
         Some(peer) => Requester::from_unix_peer(peer.uid, user_name(peer.uid)),
         None => Requester::from_workload(&principal),
     };
-    Ok(Caller { principal, requester })
+    Ok((principal, requester))
 }
 
 /// The workload alone: for whom it asks, a session knows since it was opened.
@@ -57,15 +98,26 @@ pub fn session(
     extensions: &Extensions,
     metadata: &MetadataMap,
 ) -> Result<Arc<LiveSession>, AuthenticateError> {
-    let principal = principal(extensions)?;
+    let principal = principal(extensions);
     let unverified_token = bearer(metadata)?;
     let live =
         sessions.find(&TokenHash::of(unverified_token)).ok_or(AuthenticateError::NoSession)?;
-    if live.session().principal().id() != principal.id() {
+    if !is_of(&live, &principal) {
         return Err(AuthenticateError::NoSession);
     }
     live.seen();
     Ok(live)
+}
+
+/// A session whose workload a token proved belongs to whoever holds the session's own token.
+fn is_of(live: &LiveSession, connected: &Result<Principal, AuthenticateError>) -> bool {
+    let principal = live.session().principal();
+    let by_connection = ["unix", "mtls"];
+    let method = principal.claims().get("method").map_or("", String::as_str);
+    match connected {
+        Ok(connected) if connected.id() == principal.id() => true,
+        _ => !by_connection.contains(&method),
+    }
 }
 
 /// Whether the caller on the admin socket operates the broker: its own user, or a listed one.
@@ -161,6 +213,9 @@ pub enum AuthenticateError {
         "the client certificate names no workload: it needs one SPIFFE URI, or a DNS name, as subject alternative name"
     )]
     NamelessCertificate,
+    /// A proof in the message does not count.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// No session token in the request.
     #[error(
         "the call needs a session token: send it once as metadata `authorization: Bearer <token>`"
@@ -229,6 +284,6 @@ mod tests {
 
     #[test]
     fn without_a_proof_nobody_calls() {
-        assert_eq!(caller(&Extensions::new()).err(), Some(AuthenticateError::NoProof));
+        assert_eq!(connected(&Extensions::new()).err(), Some(AuthenticateError::NoProof));
     }
 }

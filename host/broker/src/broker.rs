@@ -9,6 +9,7 @@ use claviger_core::ports::{Clock, Entropy, Ports};
 use claviger_core::time::Timestamp;
 
 use crate::configuration::Configuration;
+use crate::identity::Identities;
 use crate::journal::SqliteJournal;
 use crate::metrics::Metrics;
 use crate::plugin::PluginStore;
@@ -30,6 +31,8 @@ pub struct Parts {
     pub plugins: PluginStore,
     /// What decides.
     pub policies: PolicyStore,
+    /// Whose word is taken for who asks and for whom.
+    pub identities: Identities,
     /// Who is alive.
     pub sessions: Sessions,
     /// What the configuration says, and when it is read again.

@@ -21,6 +21,9 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     if let Err(problem) = load::issuer_page(&file) {
         problems.push(problem.to_string());
     }
+    if let Err(found) = load::identities(&file) {
+        problems.extend(found.iter().map(ToString::to_string));
+    }
     if let Some(tls) = &file.config().listen.tls
         && let Err(problem) = serve::tls_config(&file, tls)
     {

@@ -1,6 +1,7 @@
 //! The configuration `claviger.toml`: typed, unknown keys refused, units in the values (`"1h"`).
 //! Reads the file and the secrets that it refers to; opens nothing else.
 
+mod identity;
 mod load;
 mod secret_ref;
 mod stored;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Deserializer};
 pub use crate::egress::http::Reach;
 pub use crate::plugin::{LimitsClass, Requirement};
 pub use claviger_core::catalog::{ShortTtl, Tier};
+pub use identity::{AwsConfig, IdentityConfig, ReviewConfig, SpiffeConfig, TrustedIssuerConfig};
 pub use load::{ConfigError, ConfigFile};
 pub use secret_ref::{SecretRef, SecretRefError};
 pub use stored::{Stored, WithStored};
@@ -43,6 +45,9 @@ pub struct Config {
     pub metrics: Option<MetricsConfig>,
     /// The broker as an issuer of tokens.
     pub issuer: Option<IssuerConfig>,
+    /// Whose word is taken for who asks and for whom.
+    #[serde(default)]
+    pub identity: IdentityConfig,
     /// Whose plugins are trusted by their signature.
     pub signing: Option<SigningConfig>,
     /// Where plugins run.

@@ -9,6 +9,7 @@ pub mod configuration;
 pub mod dev;
 pub mod egress;
 pub mod harden;
+pub mod identity;
 pub mod issuer;
 pub mod journal;
 pub mod keep;

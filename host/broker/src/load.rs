@@ -2,6 +2,7 @@
 //! key. Serves nothing; `check` and `serve` both begin here.
 
 pub mod connections;
+mod identity;
 mod plugins;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ use crate::plugin::{
     BackendSpec, ComponentCache, ISSUER_WANTED, LoadError, PluginSpec, Plugins, PluginsOptions,
 };
 use crate::policies::PolicyFolders;
+
+pub use identity::identities;
 
 /// Loads the plugins and checks every backend against its plugin's manifest. Blocks while it
 /// compiles them.
@@ -108,7 +111,7 @@ pub fn fixed_sources(
     plugins: &Plugins,
 ) -> Result<PolicySources, Vec<ConfigError>> {
     let mut backends = BTreeMap::new();
-    let mut problems = Vec::new();
+    let mut problems = identity::unknown_groups(file);
     for (name, config) in &file.config().backends {
         // Every configured backend has its plugin: `Plugins::load` refused the others.
         let Some((manifest, sha256)) = plugins.manifest(&config.plugin) else { continue };

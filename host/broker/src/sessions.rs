@@ -81,6 +81,12 @@ impl Sessions {
         self.read().values().filter_map(|live| Some((live.session.id(), cause(live)?))).collect()
     }
 
+    /// The sessions that are as wanted.
+    pub fn of_whom(&self, is_wanted: impl Fn(&Session) -> bool) -> Vec<SessionId> {
+        let live = self.read();
+        live.values().filter(|live| is_wanted(&live.session)).map(|l| l.session.id()).collect()
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<TokenHash, Arc<LiveSession>>> {
         // The map is replaced or changed in single steps; a panic elsewhere leaves it whole.
         self.live.read().unwrap_or_else(PoisonError::into_inner)

@@ -49,7 +49,7 @@ pub struct ConnectionArgs {
 pub enum Target {
     /// A unix socket.
     Socket(PathBuf),
-    /// TLS, with a certificate of this workload.
+    /// TLS, with a certificate of this workload or without one.
     Tls(TlsTarget),
 }
 
@@ -58,8 +58,8 @@ pub enum Target {
 pub struct TlsTarget {
     address: String,
     ca: PathBuf,
-    cert: PathBuf,
-    key: PathBuf,
+    /// A certificate and its key. Without one, a token must prove the workload.
+    identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl ConnectionArgs {
@@ -74,13 +74,21 @@ impl ConnectionArgs {
                 "`{address}` is not an address of the broker: it takes `https://host:port`"
             )));
         }
-        let (Some(ca), Some(cert), Some(key)) = (&self.ca, &self.cert, &self.key) else {
+        let Some(ca) = self.ca.clone() else {
             return Err(Failure::usage(
-                "an address needs `--ca`, `--cert` and `--key` (or CLAVIGER_CA, CLAVIGER_CERT and CLAVIGER_KEY): the broker knows a workload by its certificate",
+                "an address needs `--ca` (or CLAVIGER_CA): the broker is known by the authority of its certificate",
             ));
         };
-        let (ca, cert, key) = (ca.clone(), cert.clone(), key.clone());
-        Ok(Target::Tls(TlsTarget { address: address.clone(), ca, cert, key }))
+        let identity = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+            (None, None) => None,
+            _ => {
+                return Err(Failure::usage(
+                    "`--cert` and `--key` go together (or CLAVIGER_CERT and CLAVIGER_KEY): name both, or neither where a token proves the workload",
+                ));
+            }
+        };
+        Ok(Target::Tls(TlsTarget { address: address.clone(), ca, identity }))
     }
 
     /// Where operators reach the broker.
@@ -94,12 +102,13 @@ impl Target {
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
         match self {
             Self::Socket(path) => vec![(SOCKET, absolute(path))],
-            Self::Tls(tls) => vec![
-                (ADDRESS, tls.address.clone().into()),
-                (CA, absolute(&tls.ca)),
-                (CERT, absolute(&tls.cert)),
-                (KEY, absolute(&tls.key)),
-            ],
+            Self::Tls(tls) => {
+                let place = [(ADDRESS, tls.address.clone().into()), (CA, absolute(&tls.ca))];
+                let identity = tls.identity.iter();
+                let identity =
+                    identity.flat_map(|(cert, key)| [(CERT, absolute(cert)), (KEY, absolute(key))]);
+                place.into_iter().chain(identity).collect()
+            }
         }
     }
 
@@ -129,10 +138,11 @@ impl Target {
 
 impl TlsTarget {
     fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let key = Zeroizing::new(read(&self.key)?);
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(read(&self.ca)?))
-            .identity(Identity::from_pem(read(&self.cert)?, key.as_slice()));
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&self.ca)?));
+        if let Some((cert, key)) = &self.identity {
+            let key = Zeroizing::new(read(key)?);
+            tls = tls.identity(Identity::from_pem(read(cert)?, key.as_slice()));
+        }
         let endpoint = Endpoint::from_shared(self.address.clone()).map_err(|error| {
             Failure::usage(format!("`{}`: {}", self.address, root_cause(&error)))
         })?;
@@ -295,6 +305,19 @@ mod tests {
         let variables = tls_args().agent_target().unwrap().variables();
         let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, [ADDRESS, CA, CERT, KEY]);
+    }
+
+    #[test]
+    fn a_certificate_is_named_with_its_key_or_not_at_all() {
+        let bare = ConnectionArgs { cert: None, key: None, ..tls_args() };
+        let variables = bare.agent_target().unwrap().variables();
+        let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, [ADDRESS, CA]);
+        for args in
+            [ConnectionArgs { cert: None, ..tls_args() }, ConnectionArgs { ca: None, ..tls_args() }]
+        {
+            assert_eq!(args.agent_target().unwrap_err().exit, Exit::USAGE);
+        }
     }
 
     #[test]

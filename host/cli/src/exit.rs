@@ -133,7 +133,10 @@ fn exit_of(code: Code, reason: Option<&str>) -> Exit {
         (_, Some(REASON_SESSION_NOT_LIVE)) => Exit::EXPIRED,
         (_, Some(REASON_APPROVAL_REQUIRED)) => Exit::NEEDS_APPROVAL,
         // A new session would not help a workload that the broker does not know.
-        (Code::PermissionDenied, _) | (_, Some(REASON_NO_IDENTITY)) => Exit::DENIED,
+        (Code::PermissionDenied, _)
+        | (_, Some(REASON_NO_IDENTITY | REASON_WORKLOAD_REFUSED | REASON_REQUESTER_REFUSED)) => {
+            Exit::DENIED
+        }
         (Code::Unauthenticated, _) => Exit::EXPIRED,
         (Code::InvalidArgument, _) => Exit::USAGE,
         // A connection that breaks in the middle of a call shows as one of the latter four.
@@ -158,6 +161,12 @@ const REASON_SESSION_NOT_LIVE: &str = "SESSION_NOT_LIVE";
 
 /// Sent to a workload that proves no identity.
 const REASON_NO_IDENTITY: &str = "NO_IDENTITY";
+
+/// Sent when the proof of the workload does not count.
+const REASON_WORKLOAD_REFUSED: &str = "WORKLOAD_REFUSED";
+
+/// Sent when the proof of the requester does not count.
+const REASON_REQUESTER_REFUSED: &str = "REQUESTER_REFUSED";
 
 /// Sent when a policy asks for an approval that nobody has given yet.
 const REASON_APPROVAL_REQUIRED: &str = "APPROVAL_REQUIRED";
@@ -188,6 +197,8 @@ mod tests {
         check((Code::PermissionDenied, Some("APPROVAL_REQUIRED")), Exit::NEEDS_APPROVAL);
         check((Code::Unauthenticated, Some("NO_SESSION")), Exit::EXPIRED);
         check((Code::Unauthenticated, Some("NO_IDENTITY")), Exit::DENIED);
+        check((Code::Unauthenticated, Some("WORKLOAD_REFUSED")), Exit::DENIED);
+        check((Code::Unauthenticated, Some("REQUESTER_REFUSED")), Exit::DENIED);
         check((Code::Unavailable, Some("JOURNAL_UNWRITABLE")), Exit::UNREACHABLE);
         check((Code::Unavailable, None), Exit::UNREACHABLE);
         check((Code::Unknown, None), Exit::UNREACHABLE);

@@ -8,6 +8,7 @@ mod commands;
 mod environment;
 mod exit;
 mod print;
+mod proof;
 mod text;
 mod view;
 mod watch;

@@ -187,4 +187,6 @@ pub const SESSION_LIFE_DEFAULT: Duration = Duration::from_hours(8);
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod proven;
+#[cfg(test)]
 mod tests;

@@ -18,6 +18,7 @@ use crate::ids::{IntentId, SessionId};
 use crate::issued::Handle;
 use crate::name::{RoleName, ScopeName};
 use crate::prompt::PromptDigest;
+use crate::session::Session;
 use crate::time::Timestamp;
 
 /// An issued credential under management. It keeps the id of its intent.
@@ -182,6 +183,8 @@ pub struct DueLease {
     pub role: RoleName,
     /// The session's prompt digest.
     pub prompt_digest: PromptDigest,
+    /// Who ran the session and for whom.
+    pub parties: Parties,
     /// What was granted.
     pub scope: ScopeName,
     /// `Due`, or `Lapsing` once its expiry has passed.
@@ -196,6 +199,28 @@ pub struct DueLease {
     pub expires_at: Timestamp,
     /// What the plugin asked the broker to keep, if it got that far.
     pub handle: Option<Handle>,
+}
+
+/// Who ran a session and for whom, as entries name them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parties {
+    /// The workload's id.
+    pub principal: String,
+    /// The requester's id.
+    pub requester: String,
+    /// Who acts for the requester.
+    pub act: Vec<String>,
+}
+
+impl Parties {
+    /// Those of a session.
+    pub fn of(session: &Session) -> Self {
+        Self {
+            principal: session.principal().id().to_owned(),
+            requester: session.requester().id().to_owned(),
+            act: session.requester().grounds().act.clone(),
+        }
+    }
 }
 
 /// What one attempt to revoke came to.

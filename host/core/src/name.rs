@@ -77,6 +77,7 @@ name!(
 name!(PluginName, "plugin", LOWER_DOTTED, "A plugin as the configuration names it.");
 name!(ConnectionName, "connection", LOWER_DOTTED, "A named route from a plugin to the outside.");
 name!(TeamName, "team", LOWER_DOTTED, "A team of requesters and roles.");
+name!(IssuerName, "issuer", LOWER_DOTTED, "An issuer of tokens as the configuration names it.");
 name!(
     SecretName,
     "secret",

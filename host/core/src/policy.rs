@@ -68,6 +68,10 @@ pub struct Team {
     /// The ids of the requesters in it, such as `unix:1000`.
     #[serde(default)]
     pub requesters: Vec<String>,
+    /// The groups whose members are in it: an issuer's name, a colon, and the group as the
+    /// issuer's tokens call it, as in `corp:payments`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
 }
 
 /// Something wrong with a policy file.

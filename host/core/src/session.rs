@@ -183,6 +183,9 @@ pub enum EndCause {
     HeartbeatLost,
     /// An operator ended it.
     Operator,
+    /// The issuer no longer publishes the key that proved who runs it or for whom, or the
+    /// configuration no longer names the issuer.
+    KeyWithdrawn,
 }
 
 impl EndCause {
@@ -193,6 +196,7 @@ impl EndCause {
             Self::LifeReached => "life-reached",
             Self::HeartbeatLost => "heartbeat-lost",
             Self::Operator => "operator",
+            Self::KeyWithdrawn => "key-withdrawn",
         }
     }
 }

@@ -8,13 +8,17 @@
     reason = "a test that cannot start its server must fail, and say why"
 )]
 
+mod kubernetes;
 mod machine;
 mod mariadb;
 mod moto;
+mod oidc;
 mod postgres;
 mod python;
 
+pub use kubernetes::KubernetesDouble;
 pub use mariadb::{Mariadb, MariadbOptions};
 pub use moto::{AccessKey, Moto};
+pub use oidc::OidcProvider;
 pub use postgres::{ClusterOptions, Postgres};
 pub use python::{program, python};

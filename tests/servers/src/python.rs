@@ -19,11 +19,15 @@ pub fn python() -> Command {
 
 /// A program of the environment, such as `python` or `moto_server`.
 pub fn program(name: &str) -> PathBuf {
+    let program = tools().join("python/bin").join(name);
+    assert!(program.exists(), "`{}` is missing: run `cargo xtask setup`", program.display());
+    program
+}
+
+/// Where the tests' own programs are.
+pub fn tools() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
     let tools = std::env::var_os("CLAVIGER_TEST_TOOLS").map(PathBuf::from);
-    let folder = tools.unwrap_or_else(|| root.join(target).join("test-tools"));
-    let program = folder.join("python/bin").join(name);
-    assert!(program.exists(), "`{}` is missing: run `cargo xtask setup`", program.display());
-    program
+    tools.unwrap_or_else(|| root.join(target).join("test-tools"))
 }

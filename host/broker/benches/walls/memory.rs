@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aws_lc_rs::hmac;
 use claviger_core::ids::{IntentId, SessionId};
-use claviger_core::lease::{DueCause, DueLease, LeaseState};
+use claviger_core::lease::{DueCause, DueLease, LeaseState, Parties};
 use claviger_core::ports::Plugins as _;
 use claviger_core::prompt::PromptDigest;
 use claviger_core::time::Timestamp;
@@ -178,6 +178,11 @@ fn due() -> Result<DueLease> {
         session: SessionId::mint(at, &[7; 10]),
         role: "bench".parse().context("a name")?,
         prompt_digest: PromptDigest::from_bytes([7; 32]),
+        parties: Parties {
+            principal: "unix:1000".to_owned(),
+            requester: "unix:1000".to_owned(),
+            act: Vec::new(),
+        },
         scope: format!("{}/{TRIAL_SCOPE}", specimen::backend_name()?).parse().context("a name")?,
         state: LeaseState::Due,
         cause: DueCause::Released,

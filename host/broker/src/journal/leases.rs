@@ -8,8 +8,9 @@ use claviger_core::catalog::RevocationClass;
 use claviger_core::decide::Permit;
 use claviger_core::ids::{IntentId, SessionId};
 use claviger_core::issued::Handle;
-use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState};
+use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, Parties};
 use claviger_core::name::{BackendName, RoleName, ScopeName};
+use claviger_core::principal::Grounds;
 use claviger_core::prompt::PromptDigest;
 use claviger_core::time::Timestamp;
 use rusqlite::{Connection, Row, params};
@@ -78,6 +79,7 @@ pub(super) struct StoredLease {
     pub(super) scope: ScopeName,
     pub(super) role: RoleName,
     pub(super) prompt_digest: PromptDigest,
+    parties: Parties,
     pub(super) state: LeaseState,
     pub(super) cause: Option<DueCause>,
     pub(super) attempts: u32,
@@ -100,6 +102,7 @@ impl StoredLease {
             scope: parsed(row, "scope")?,
             role: parsed(row, "role")?,
             prompt_digest: parsed(row, "prompt_digest")?,
+            parties: parties(row)?,
             state: named(row, "state")?,
             cause: maybe_named(row, "cause")?,
             attempts: row.get("attempts")?,
@@ -149,6 +152,7 @@ impl StoredLease {
         Self {
             scope: self.scope.clone(),
             role: self.role.clone(),
+            parties: self.parties.clone(),
             join_keys: BTreeMap::new(),
             sealed_handle: None,
             ..*self
@@ -181,6 +185,7 @@ impl StoredLease {
             session: self.session,
             role: self.role,
             prompt_digest: self.prompt_digest,
+            parties: self.parties,
             scope: self.scope,
             state: self.state,
             // Only an intent that was never closed can be due without a recorded cause.
@@ -191,6 +196,12 @@ impl StoredLease {
             handle,
         }
     }
+}
+
+fn parties(row: &Row<'_>) -> Result<Parties, Fault> {
+    let grounds: Grounds = json(row, "of_grounds")?;
+    let (principal, requester) = (row.get("of_principal")?, row.get("of_requester")?);
+    Ok(Parties { principal, requester, act: grounds.act })
 }
 
 /// What closing an intent adds to its lease.
@@ -440,4 +451,7 @@ pub(super) const END_ALL: &str =
 
 /// What [`StoredLease::read`] reads.
 pub(super) const COLUMNS: &str = "id, session, scope, role, prompt_digest, state, cause, \
-     attempts, expires_at, act_at, due_at, handle, join_keys, revocation, residual_exposure";
+     attempts, expires_at, act_at, due_at, handle, join_keys, revocation, residual_exposure, \
+     (SELECT s.principal ->> 'id' FROM sessions s WHERE s.id = leases.session) AS of_principal, \
+     (SELECT s.requester FROM sessions s WHERE s.id = leases.session) AS of_requester, \
+     (SELECT s.requester_grounds FROM sessions s WHERE s.id = leases.session) AS of_grounds";

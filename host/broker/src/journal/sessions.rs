@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use claviger_core::ids::SessionId;
-use claviger_core::principal::{Principal, Requester};
+use claviger_core::principal::{Grounds, Principal, Requester, Signer};
 use claviger_core::session::{EndCause, Session, SessionRecord, TokenHash};
 use claviger_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -18,8 +18,8 @@ impl Ledger<'_> {
     pub(super) fn insert_session(&self, session: &Session, token: &TokenHash) -> Result<(), Fault> {
         let mut statement = self.conn().prepare_cached(
             "INSERT INTO sessions (id, token_hash, role, prompt_digest, authorizations, principal,
-                 requester, requester_name, opened_at, ends_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 requester, requester_name, opened_at, ends_at, requester_grounds)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?;
         statement.execute(params![
             session.id().to_string(),
@@ -32,6 +32,7 @@ impl Ledger<'_> {
             session.requester().name(),
             millis(session.opened_at()),
             millis(session.ends_at()),
+            json_text(session.requester().grounds())?,
         ])?;
         Ok(())
     }
@@ -81,7 +82,9 @@ pub(super) fn running(conn: &Connection) -> Result<Vec<(TokenHash, Session)>, Fa
 }
 
 fn read(row: &Row<'_>) -> Result<Session, Fault> {
-    let requester = Requester::from_record(row.get("requester")?, row.get("requester_name")?);
+    let grounds: Grounds = json(row, "requester_grounds")?;
+    let requester =
+        Requester::from_record(row.get("requester")?, row.get("requester_name")?, grounds);
     Ok(Session::from_record(SessionRecord {
         id: parsed(row, "id")?,
         role: parsed(row, "role")?,
@@ -95,8 +98,8 @@ fn read(row: &Row<'_>) -> Result<Session, Fault> {
 }
 
 fn principal(row: &Row<'_>) -> Result<Principal, Fault> {
-    let StoredPrincipal { id, claims } = json(row, "principal")?;
-    Ok(Principal::from_record(id, claims))
+    let StoredPrincipal { id, claims, signer } = json(row, "principal")?;
+    Ok(Principal::from_record(id, claims, signer))
 }
 
 /// What `Principal` serialises to. It cannot be deserialised itself: that would let any module
@@ -106,6 +109,8 @@ fn principal(row: &Row<'_>) -> Result<Principal, Fault> {
 struct StoredPrincipal {
     id: String,
     claims: BTreeMap<String, String>,
+    #[serde(default)]
+    signer: Option<Signer>,
 }
 
 fn json_text<T: Serialize>(value: &T) -> Result<String, Fault> {
@@ -119,4 +124,4 @@ pub(super) fn sql_running() -> String {
 }
 
 const COLUMNS: &str = "id, token_hash, role, prompt_digest, authorizations, principal, \
-     requester, requester_name, opened_at, ends_at";
+     requester, requester_name, opened_at, ends_at, requester_grounds";

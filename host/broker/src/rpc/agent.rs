@@ -13,10 +13,11 @@ use claviger_core::session::EndCause;
 use claviger_proto::v1;
 use claviger_proto::v1::agent_service_server::AgentService;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
+use zeroize::Zeroize;
 
 use super::{convert, reply, status, watch};
-use crate::authenticate;
+use crate::authenticate::{self, Caller, UnverifiedProofs};
 use crate::broker::Broker;
 use crate::sessions::LiveSession;
 
@@ -37,6 +38,24 @@ impl Agent {
         Self { broker, heartbeat_grace, draining }
     }
 
+    async fn caller(
+        &self,
+        extensions: &Extensions,
+        message: &v1::OpenSessionRequest,
+    ) -> Result<Caller, Status> {
+        let proofs = UnverifiedProofs {
+            workload_token: &message.workload_token,
+            aws_identity: message.aws_identity.as_ref().map(convert::signed_request),
+            requester_token: &message.requester_token,
+        };
+        let (identities, now) = (&self.broker.identities, self.broker.clock().now());
+        authenticate::caller(identities, extensions, proofs, now).await.map_err(|error| {
+            // The sentence tells what is wrong with a proof, and nothing of the proof itself.
+            tracing::warn!(%error, "a caller proves too little to open a session");
+            status::of_authentication(&error)
+        })
+    }
+
     fn session<T>(&self, request: &Request<T>) -> Result<Arc<LiveSession>, Status> {
         authenticate::session(&self.broker.sessions, request.extensions(), request.metadata())
             .map_err(|error| status::of_authentication(&error))
@@ -49,9 +68,11 @@ impl AgentService for Agent {
         &self,
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
-        let caller = authenticate::caller(request.extensions())
-            .map_err(|error| status::of_authentication(&error))?;
-        let ask = session_ask(caller, request.into_inner())?;
+        let (_, extensions, mut message) = request.into_parts();
+        let caller = self.caller(&extensions, &message).await;
+        forget_proofs(&mut message);
+        let caller = caller?;
+        let ask = session_ask(caller, message)?;
         if !self.broker.sessions.has_room() {
             return Err(status::no_room());
         }
@@ -155,10 +176,16 @@ impl AgentService for Agent {
     }
 }
 
-fn session_ask(
-    caller: authenticate::Caller,
-    message: v1::OpenSessionRequest,
-) -> Result<SessionAsk, Status> {
+/// Tokens and signatures are good for minutes still; they need not lie in memory that long.
+fn forget_proofs(message: &mut v1::OpenSessionRequest) {
+    message.workload_token.zeroize();
+    message.requester_token.zeroize();
+    if let Some(signed) = &mut message.aws_identity {
+        signed.headers.iter_mut().for_each(|header| header.value.zeroize());
+    }
+}
+
+fn session_ask(caller: Caller, message: v1::OpenSessionRequest) -> Result<SessionAsk, Status> {
     let role = message.role.parse().map_err(|error| status::invalid("role", error))?;
     let life = convert::wish("life", message.life)?;
     let claimed_reason = message.claimed_reason;

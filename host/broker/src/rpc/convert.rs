@@ -9,6 +9,7 @@ use claviger_proto::v1;
 use tonic::Status;
 
 use super::status;
+use crate::identity::UnverifiedRequest;
 
 /// A point in time.
 pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
@@ -81,5 +82,16 @@ pub const fn revocation(class: RevocationClass) -> v1::RevocationClass {
         RevocationClass::Revocable => v1::RevocationClass::Revocable,
         RevocationClass::DenyByPolicy => v1::RevocationClass::DenyByPolicy,
         RevocationClass::ExpireOnly => v1::RevocationClass::ExpireOnly,
+    }
+}
+
+/// A request that AWS credentials signed, as it was sent.
+pub fn signed_request(message: &v1::AwsIdentity) -> UnverifiedRequest<'_> {
+    let headers = message.headers.iter();
+    UnverifiedRequest {
+        method: &message.method,
+        url: &message.url,
+        headers: headers.map(|one| (one.name.as_str(), one.value.as_str())).collect(),
+        body: &message.body,
     }
 }

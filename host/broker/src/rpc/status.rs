@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authenticate::AuthenticateError;
+use crate::identity::{AwsError, IdentityError, TokenError};
 
 /// A request field that cannot be read.
 pub fn invalid(field: &str, error: impl Display) -> Status {
@@ -44,6 +45,7 @@ pub fn of_authentication(error: &AuthenticateError) -> Status {
         | AuthenticateError::NamelessCertificate => {
             (Code::Unauthenticated, "NO_IDENTITY", "connect with a proof of identity")
         }
+        AuthenticateError::Identity(error) => return of_identity(error),
         AuthenticateError::NoToken => {
             (Code::Unauthenticated, "NO_SESSION_TOKEN", "open a session and send its token")
         }
@@ -53,6 +55,36 @@ pub fn of_authentication(error: &AuthenticateError) -> Status {
         }
     };
     plain(code, reason, next, error)
+}
+
+/// A proof that does not count. The sentence says why: whoever made the token up learns nothing
+/// from it that the token's issuer does not publish.
+fn of_identity(error: &IdentityError) -> Status {
+    match error {
+        IdentityError::Workload(TokenError::Unavailable(_))
+        | IdentityError::Requester(TokenError::Unavailable(_)) => {
+            retryable(Code::Unavailable, "ISSUER_UNAVAILABLE", error)
+        }
+        IdentityError::Aws(AwsError::Unavailable) => {
+            retryable(Code::Unavailable, "ISSUER_UNAVAILABLE", error)
+        }
+        IdentityError::Aws(_) => {
+            let next = "sign a new request for this broker, as `claviger run --aws` does";
+            plain(Code::Unauthenticated, "WORKLOAD_REFUSED", next, error)
+        }
+        IdentityError::Workload(_) => {
+            let next = "send a token of a trusted issuer, for this broker's audience";
+            plain(Code::Unauthenticated, "WORKLOAD_REFUSED", next, error)
+        }
+        IdentityError::Requester(_) => {
+            let next =
+                "send a token of the requester, of a trusted issuer, for this broker's audience";
+            plain(Code::Unauthenticated, "REQUESTER_REFUSED", next, error)
+        }
+        IdentityError::TwoProofs => {
+            plain(Code::InvalidArgument, "TWO_PROOFS", "send one of the two", error)
+        }
+    }
 }
 
 /// A session that did not begin.

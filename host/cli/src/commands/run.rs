@@ -14,6 +14,7 @@ use crate::client::{self, SessionToken, Target};
 use crate::environment::{self, Environment};
 use crate::exit::{Exit, Failure};
 use crate::print::Printer;
+use crate::proof::ProofArgs;
 use crate::text::parse_span;
 use crate::view::SessionView;
 use crate::watch;
@@ -40,6 +41,9 @@ pub struct RunArgs {
     /// An inherited variable to keep although it may hold a credential. Repeatable
     #[arg(long = "keep", value_name = "NAME")]
     kept: Vec<String>,
+    /// Who runs it and for whom.
+    #[command(flatten)]
+    proof: ProofArgs,
     /// The command and its arguments, after `--`
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -51,7 +55,8 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
     let target = context.connection.agent_target()?;
     let mut client = client::agent(&target).await?;
-    let request = session::open_request(args.role.clone(), args.life, args.reason.clone())?;
+    let mut request = session::open_request(args.role.clone(), args.life, args.reason.clone())?;
+    args.proof.prove(&mut request).await?;
     let opened = tokio::select! {
         opened = session::open(&mut client, request) => opened?,
         signal = signals.next() => return Ok(Exit::of_signal(signal.as_raw())),
@@ -155,4 +160,5 @@ were inherited (AWS_*, GITHUB_TOKEN, PGPASSWORD …) are taken out first; --keep
 
 Examples:
   claviger run --role support-triage --grant orders-db/readonly -- psql orders
-  claviger run --role support-triage --reason TICKET-7 -- python agent.py";
+  claviger run --role support-triage --reason TICKET-7 -- python agent.py
+  claviger run --role release-notes --github-actions --audience https://claviger.internal -- make notes";

@@ -13,6 +13,7 @@ use crate::client::{self, SESSION_TOKEN, SessionToken};
 use crate::environment::assignment;
 use crate::exit::{Exit, Failure};
 use crate::print::{Format, Printer};
+use crate::proof::ProofArgs;
 use crate::text::{pairs, parse_span, span};
 use crate::view::SessionView;
 use crate::watch::{self, News};
@@ -43,6 +44,9 @@ pub struct OpenArgs {
     /// What this is for: recorded, never decides
     #[arg(long)]
     pub reason: Option<String>,
+    /// Who runs it and for whom.
+    #[command(flatten)]
+    pub proof: ProofArgs,
     /// Print the token in the table too
     #[arg(long)]
     pub show_secrets: bool,
@@ -54,7 +58,8 @@ pub async fn run(context: &Context, command: SessionCommand) -> Result<(), Failu
     match command {
         SessionCommand::Open(args) => {
             let show = if args.show_secrets { Secrets::Shown } else { Secrets::Hidden };
-            let request = open_request(args.role, args.life, args.reason)?;
+            let mut request = open_request(args.role, args.life, args.reason)?;
+            args.proof.prove(&mut request).await?;
             show_session(context.printer, &open(&mut client, request).await?, show)
         }
         SessionCommand::Watch => watch(context.printer, client).await,
@@ -94,7 +99,12 @@ pub fn open_request(
     reason: Option<String>,
 ) -> Result<OpenSessionRequest, Failure> {
     let claimed_reason = reason.unwrap_or_default();
-    Ok(OpenSessionRequest { role, life: life.map(message_span).transpose()?, claimed_reason })
+    Ok(OpenSessionRequest {
+        role,
+        life: life.map(message_span).transpose()?,
+        claimed_reason,
+        ..Default::default()
+    })
 }
 
 /// A length of time as a message.

@@ -20,6 +20,7 @@ use crate::catalog::{Backend, Catalog, Scope, Tier};
 use crate::fixture;
 use crate::ids::SessionId;
 use crate::policy::{PolicyFile, PolicySources, Team};
+use crate::principal::Grounds;
 use crate::prompt::Role;
 use crate::session::SessionRecord;
 
@@ -117,7 +118,7 @@ fn snapshot() -> PolicySnapshot {
     let team = |name: &str, roles: &[&str], requesters: &[&str]| {
         let roles = roles.iter().map(|role| role.parse().unwrap()).collect();
         let requesters = requesters.iter().map(|name| requester(name).id().to_owned()).collect();
-        (name.parse().unwrap(), Team { roles, requesters })
+        (name.parse().unwrap(), Team { roles, requesters, groups: vec![] })
     };
     let sources = PolicySources {
         policies: EXAMPLES.map(file).to_vec(),
@@ -173,7 +174,7 @@ fn principal(workload: Workload) -> Principal {
 fn requester(name: &str) -> Requester {
     match name {
         "itself" => Requester::from_workload(&principal(Workload::ReportJob)),
-        name => Requester::from_record(format!("oidc:{name}"), None),
+        name => Requester::from_record(format!("oidc:{name}"), None, Grounds::default()),
     }
 }
 

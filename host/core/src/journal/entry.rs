@@ -1,6 +1,6 @@
 //! One line of the journal. Never holds a secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,9 +42,15 @@ pub struct Entry {
     /// The engineer or system for whom it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requester: Option<String>,
-    /// What the user database calls the requester.
+    /// What the user database or the token calls the requester.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requester_name: Option<String>,
+    /// Who acts for the requester, as its token says (RFC 8693, `act`): the current actor first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub act: Vec<String>,
+    /// The groups that the requester's token names, where a session begins or is refused.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub requester_groups: BTreeSet<String>,
     /// The scope concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<ScopeName>,
@@ -165,6 +171,8 @@ impl Entry {
             principal: None,
             requester: None,
             requester_name: None,
+            act: Vec::new(),
+            requester_groups: BTreeSet::new(),
             scope: None,
             decision: None,
             code: None,
@@ -190,6 +198,7 @@ impl Entry {
             principal: Some(session.principal().id().to_owned()),
             requester: Some(session.requester().id().to_owned()),
             requester_name: session.requester().name().map(str::to_owned),
+            act: session.requester().grounds().act.clone(),
             ..Self::new(at, event)
         }
     }
@@ -202,6 +211,7 @@ impl Entry {
             snapshot: Some(begun.snapshot),
             expires_at: Some(session.ends_at()),
             claimed_reason: begun.claimed_reason.clone(),
+            requester_groups: session.requester().grounds().groups.clone(),
             ..Self::of_session(session.opened_at(), Event::SessionBegun, session)
         }
     }
@@ -228,6 +238,8 @@ impl Entry {
                 principal: Some(ask.principal.id().to_owned()),
                 requester: Some(ask.requester.id().to_owned()),
                 requester_name: ask.requester.name().map(str::to_owned),
+                act: ask.requester.grounds().act.clone(),
+                requester_groups: ask.requester.grounds().groups.clone(),
                 claimed_reason: ask.claimed_reason.clone(),
                 ..Self::new(denial.at, Event::Denied)
             },
@@ -298,6 +310,9 @@ impl Entry {
             role: Some(lease.role.clone()),
             prompt_digest: Some(lease.prompt_digest),
             session: Some(lease.session),
+            principal: Some(lease.parties.principal.clone()),
+            requester: Some(lease.parties.requester.clone()),
+            act: lease.parties.act.clone(),
             scope: Some(lease.scope.clone()),
             intent: Some(lease.id),
             lease: Some(lease.id),

@@ -11,7 +11,7 @@ use cedar_policy::{
 use super::{PolicySources, Team};
 use crate::catalog::Scope;
 use crate::name::{Authorization, RoleName, TeamName};
-use crate::principal::Principal;
+use crate::principal::{Principal, Requester};
 use crate::prompt::AuthorizationLimits;
 use crate::session::Session;
 
@@ -95,6 +95,8 @@ impl Model {
 /// The entities that change only with a reload.
 pub(super) struct KnownEntities {
     known: HashMap<EntityUid, Known>,
+    /// The teams of each group of requesters.
+    groups: HashMap<String, Vec<EntityUid>>,
     /// What a policy may name without a warning.
     declared: HashSet<EntityUid>,
 }
@@ -130,7 +132,7 @@ impl KnownEntities {
         }
         let backends = sources.catalog.backends.keys();
         declared.extend(backends.map(|name| uid(&model.backend, name.as_str())));
-        Ok(Self { known, declared })
+        Ok(Self { known, groups: groups(model, &sources.teams), declared })
     }
 
     /// The entity of that id. A role, scope or requester of which nothing is known has no
@@ -141,6 +143,16 @@ impl KnownEntities {
             Some(known) => known.entity.clone(),
             None => Entity::with_uid(uid.clone()),
         }
+    }
+
+    /// The requester's entity: in the teams that name it, and in those of the groups that its
+    /// token says it is in. Tokens that name none give nobody a team.
+    pub(super) fn requester(&self, model: &Model, requester: &Requester) -> Entity {
+        let uid = model.requester(requester.id());
+        let by_group = requester.grounds().groups.iter().filter_map(|group| self.groups.get(group));
+        let mut teams: HashSet<EntityUid> = by_group.flatten().cloned().collect();
+        teams.extend(self.parents(&uid).iter().cloned());
+        Entity::new_no_attrs(uid, teams)
     }
 
     /// The entity of that id, if something is known of it.
@@ -195,6 +207,17 @@ fn members(
         }
     }
     members
+}
+
+/// The teams of each group.
+fn groups(model: &Model, teams: &BTreeMap<TeamName, Team>) -> HashMap<String, Vec<EntityUid>> {
+    let mut groups: HashMap<_, Vec<_>> = HashMap::new();
+    for (name, team) in teams {
+        for group in &team.groups {
+            groups.entry(group.clone()).or_default().push(uid(&model.team, name.as_str()));
+        }
+    }
+    groups
 }
 
 fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {

@@ -87,7 +87,6 @@ impl Engine {
         let workload_entity =
             self.model.workload_entity(session.principal()).map_err(|_| "engine.workload")?;
         let role = self.model.role(session.role());
-        let requester = self.model.requester(session.requester().id());
         Ok(Asked {
             action: self.model.issue.clone(),
             context: self.issue_context(question).map_err(|_| "engine.context")?,
@@ -98,7 +97,7 @@ impl Engine {
                 workload_entity,
                 scope_entity,
                 self.known.entity(&role),
-                self.known.entity(&requester),
+                self.known.requester(&self.model, session.requester()),
             ],
         })
     }
@@ -109,7 +108,7 @@ impl Engine {
         let requester = self.model.requester(question.requester.id());
         let role = self.model.role(&question.role.name);
         let context = Context::from_pairs([
-            ("requester".to_owned(), RestrictedExpression::new_entity_uid(requester.clone())),
+            ("requester".to_owned(), RestrictedExpression::new_entity_uid(requester)),
             ("life_secs".to_owned(), RestrictedExpression::new_long(secs(question.life))),
         ]);
         Ok(Asked {
@@ -120,7 +119,7 @@ impl Engine {
             entities: vec![
                 workload_entity,
                 self.known.entity(&role),
-                self.known.entity(&requester),
+                self.known.requester(&self.model, question.requester),
             ],
         })
     }

@@ -8,7 +8,7 @@ use claviger_core::decide::Permit;
 use claviger_core::ids::{IntentId, SessionId};
 use claviger_core::issued::Handle;
 use claviger_core::journal::{Entry, Event, JournalSeq};
-use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState};
+use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, Parties};
 use claviger_core::name::{IdempotencyKey, RoleName, ScopeName};
 use claviger_core::policy::SnapshotDigest;
 use claviger_core::prompt::PromptDigest;
@@ -41,6 +41,7 @@ pub struct Row {
     pub expires_at: Timestamp,
     pub role: RoleName,
     pub prompt_digest: PromptDigest,
+    pub parties: Parties,
     pub scope: ScopeName,
     pub cause: Option<DueCause>,
     pub attempts: u32,
@@ -59,6 +60,7 @@ impl Row {
             expires_at: permit.expires_at(),
             role: session.role().clone(),
             prompt_digest: *session.prompt_digest(),
+            parties: Parties::of(session),
             scope: permit.scope().name.clone(),
             cause: None,
             attempts: 0,
@@ -80,6 +82,7 @@ impl Row {
             session: self.session,
             role: self.role.clone(),
             prompt_digest: self.prompt_digest,
+            parties: self.parties.clone(),
             scope: self.scope.clone(),
             state: self.state,
             cause: self.cause.unwrap_or(DueCause::IntentTimeout),

@@ -137,7 +137,9 @@ async fn nothing_that_runs_often_reads_a_whole_table() {
         for step in plan(&conn, &sql) {
             let by_index = step.starts_with("SEARCH") || step.contains("USING INDEX");
             let one_row = step.starts_with("SCAN entries") && sql == ledger::NEWEST_ENTRY;
-            assert!(by_index || one_row, "{step}: {sql}");
+            // How such a query finds its row is a step of its own.
+            let inner = step.starts_with("CORRELATED SCALAR SUBQUERY");
+            assert!(by_index || one_row || inner, "{step}: {sql}");
         }
     }
     assert_eq!(world.journal.next_due_at(&backend()).await, Ok(Some(world.clock.now())));

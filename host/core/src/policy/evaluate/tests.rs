@@ -19,7 +19,7 @@ use crate::catalog::{Catalog, Tier};
 use crate::fixture;
 use crate::ids::SessionId;
 use crate::policy::{PolicySources, SCHEMA, Team};
-use crate::principal::{Principal, Requester};
+use crate::principal::{Grounds, Principal, Requester};
 use crate::session::{Session, SessionRecord};
 
 const ROLES: [&str; 3] = ["r0", "r1", "r2"];
@@ -146,7 +146,7 @@ impl World {
         let team = |(n, (roles, requesters)): (usize, &(Vec<&str>, Vec<&str>))| {
             let roles = roles.iter().map(|role| role.parse().unwrap()).collect();
             let requesters = requesters.iter().map(|id| (*id).to_owned()).collect();
-            (format!("t{n}").parse().unwrap(), Team { roles, requesters })
+            (format!("t{n}").parse().unwrap(), Team { roles, requesters, groups: vec![] })
         };
         PolicySources {
             policies: vec![],
@@ -178,7 +178,7 @@ impl World {
             prompt_digest: role.digest,
             authorizations: role.authorizations,
             principal: Principal::from_unix_peer(1, 1),
-            requester: Requester::from_record(self.requester.to_owned(), None),
+            requester: Requester::from_record(self.requester.to_owned(), None, Grounds::default()),
             opened_at: fixture::now(),
             ends_at: fixture::now().after(Duration::from_hours(1)),
         })
