@@ -8,6 +8,7 @@
     reason = "a test that cannot set up its world must fail, and say why"
 )]
 
+pub mod attack;
 pub mod aws;
 pub mod broker;
 pub mod client;

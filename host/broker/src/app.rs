@@ -49,14 +49,20 @@ pub fn block_on<F: Future<Output = anyhow::Result<ExitCode>>>(
 }
 
 /// Serves `file` until SIGTERM or SIGINT.
-pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
+pub async fn serve(
+    mode: Mode,
+    file: ConfigFile,
+    confinement: crate::harden::Confinement,
+) -> anyhow::Result<ExitCode> {
+    crate::harden::lock_memory(&file)?;
     // Two TLS stacks could be meant; the choice is made once, here.
     let _already = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut signals = Signals::receive()?;
     let file = Arc::new(file);
     let (watching, changes) = Watching::start(&file);
     let (quarantined, quarantines) = mpsc::channel(QUARANTINES_MAX);
-    let (broker, issuer) = build(&file, Start { mode, watching, quarantined }).await?;
+    let start = Start { mode, watching, quarantined, confinement };
+    let (broker, issuer) = build(&file, start).await?;
     let broker = Arc::new(broker);
     let (drain, draining) = watch::channel(false);
     let mut background = JoinSet::new();
@@ -105,12 +111,13 @@ struct Start {
     mode: Mode,
     watching: Watching,
     quarantined: mpsc::Sender<String>,
+    confinement: crate::harden::Confinement,
 }
 
 /// Builds everything up to the first entries of this run.
 async fn build(
     file: &Arc<ConfigFile>,
-    Start { mode, watching, quarantined }: Start,
+    Start { mode, watching, quarantined, confinement }: Start,
 ) -> anyhow::Result<(Broker, Option<Arc<Issuer>>)> {
     let metrics = Arc::new(crate::metrics::Metrics::new());
     let counts = crate::metrics::plugin_observer(&metrics);
@@ -140,7 +147,7 @@ async fn build(
     let broker = Broker::new(crate::broker::Parts {
         journal,
         plugins: PluginStore::new(plugins),
-        configuration: Configuration::new(mode, Arc::clone(file), watching),
+        configuration: Configuration::new(mode, Arc::clone(file), watching, confinement),
         policies: PolicyStore::new(folders, read.snapshot),
         identities: load::identities(file).map_err(all)?,
         sessions: Sessions::new(file.config().sessions.live_max, recorded),

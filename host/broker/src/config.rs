@@ -3,6 +3,7 @@
 
 mod identity;
 mod load;
+mod process;
 mod secret_ref;
 mod stored;
 
@@ -20,6 +21,7 @@ pub use crate::plugin::{LimitsClass, Requirement};
 pub use claviger_core::catalog::{ShortTtl, Tier};
 pub use identity::{AwsConfig, IdentityConfig, ReviewConfig, SpiffeConfig, TrustedIssuerConfig};
 pub use load::{ConfigError, ConfigFile};
+pub use process::{LandlockMode, LockMemory, ProcessConfig, SeccompMode};
 pub use secret_ref::{SecretRef, SecretRefError};
 pub use stored::{Stored, WithStored};
 
@@ -53,6 +55,9 @@ pub struct Config {
     /// Where plugins run.
     #[serde(default)]
     pub sandbox: SandboxConfig,
+    /// What the process gives up before it serves.
+    #[serde(default)]
+    pub process: ProcessConfig,
     /// Teams of roles and requesters.
     #[serde(default)]
     pub teams: BTreeMap<TeamName, Team>,

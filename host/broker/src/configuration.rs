@@ -25,6 +25,8 @@ pub struct Configuration {
     started: Arc<ConfigFile>,
     current: ArcSwap<ConfigFile>,
     watching: Watching,
+    /// What was opened at the start: a configuration that leads elsewhere waits for a restart.
+    confinement: crate::harden::Confinement,
     /// One reload at a time: each begins with the plugins that the one before left.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -38,10 +40,15 @@ struct Described {
 
 impl Configuration {
     /// Begins with `file`, as the process did; `watching` has begun with it too.
-    pub fn new(mode: Mode, file: Arc<ConfigFile>, watching: Watching) -> Self {
+    pub fn new(
+        mode: Mode,
+        file: Arc<ConfigFile>,
+        watching: Watching,
+        confinement: crate::harden::Confinement,
+    ) -> Self {
         let current = ArcSwap::new(Arc::clone(&file));
         let reloading = tokio::sync::Mutex::new(());
-        Self { mode, started: file, current, watching, reloading }
+        Self { mode, started: file, current, watching, confinement, reloading }
     }
 
     /// The configuration in force.
@@ -96,6 +103,7 @@ fn describe(broker: &Broker) -> Result<Described, Vec<String>> {
     let file = configuration.started.read_again().map_err(|problem| vec![problem.to_string()])?;
     // Of a refused configuration the files are watched too: one of them may be what is mended.
     configuration.watching.follow([&file, &*configuration.current.load()]);
+    configuration.confinement.covers(&file).map_err(|problem| vec![problem.to_string()])?;
     let current = broker.plugins.current();
     let stored = stored(broker, &file).map_err(|problem| vec![problem.to_string()])?;
     let with_stored = WithStored::new(&file, &stored);

@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::Context;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -12,7 +11,6 @@ use clap::Args;
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
-use crate::app::{self, Mode};
 use crate::config::ConfigFile;
 use crate::telemetry;
 
@@ -29,8 +27,8 @@ pub struct DevArgs {
     dir: Option<PathBuf>,
 }
 
-/// Runs the broker for one developer until SIGTERM or SIGINT.
-pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
+/// Makes what is left out, and gives the configuration that the broker of one developer serves.
+pub fn prepare(args: DevArgs) -> anyhow::Result<ConfigFile> {
     let folder = args.dir.unwrap_or_else(default_folder);
     let folder = make_private(&folder)?;
     make_key(&folder.join("sealing.key"))?;
@@ -46,7 +44,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         );
     }
     banner(&file, &folder);
-    app::serve(Mode::Dev, file).await
+    Ok(file)
 }
 
 fn default_folder() -> PathBuf {

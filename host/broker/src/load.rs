@@ -64,17 +64,22 @@ pub fn plugin_files(file: &ConfigFile) -> Vec<PathBuf> {
     file.config().plugins.values().flat_map(files).collect()
 }
 
-/// The cache of compiled components.
-pub fn component_cache(file: &ConfigFile) -> Result<ComponentCache, ConfigError> {
+/// Where compiled components are kept.
+pub fn component_folder(file: &ConfigFile) -> PathBuf {
     let config = file.config();
-    let folder = match &config.sandbox.cache {
-        Some(folder) => file.base().join(folder),
-        None => {
+    config.sandbox.cache.as_ref().map_or_else(
+        || {
             let mut beside = file.base().join(&config.journal.path).into_os_string();
             beside.push(".components");
             PathBuf::from(beside)
-        }
-    };
+        },
+        |folder| file.base().join(folder),
+    )
+}
+
+/// The cache of compiled components.
+pub fn component_cache(file: &ConfigFile) -> Result<ComponentCache, ConfigError> {
+    let folder = component_folder(file);
     let key = sealing_key(file)?.component_key();
     let key = key.map_err(|error| file.problem(&["journal", "sealing_key"], error))?;
     ComponentCache::open(folder.clone(), key).map_err(|error| {

@@ -78,12 +78,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             harden::process()?;
             telemetry::start();
             let file = ConfigFile::read(&config)?;
-            app::block_on(app::serve(app::Mode::Serve, file))
+            let confinement = harden::confine(&file)?;
+            app::block_on(app::serve(app::Mode::Serve, file, confinement))
         }
         Command::Dev(args) => {
             harden::process()?;
             telemetry::start();
-            app::block_on(dev::run(args))
+            let file = dev::prepare(args)?;
+            let confinement = harden::confine(&file)?;
+            app::block_on(app::serve(app::Mode::Dev, file, confinement))
         }
     }
 }

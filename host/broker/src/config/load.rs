@@ -113,6 +113,25 @@ impl ConfigFile {
         HEXLOWER.encode(&Sha256::digest(self.text.as_bytes()))
     }
 
+    /// Every text in it, with the key that it stands under.
+    pub fn texts(&self) -> Vec<(String, String)> {
+        // Parsed before, so it is a table.
+        let table: toml::Table = self.text.parse().unwrap_or_default();
+        let mut texts = Vec::new();
+        let mut open: Vec<(String, toml::Value)> = table.into_iter().collect();
+        while let Some((key, value)) = open.pop() {
+            match value {
+                toml::Value::String(text) => texts.push((key, text)),
+                toml::Value::Array(values) => {
+                    open.extend(values.into_iter().map(|value| (key.clone(), value)));
+                }
+                toml::Value::Table(inner) => open.extend(inner),
+                _ => {}
+            }
+        }
+        texts
+    }
+
     /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path

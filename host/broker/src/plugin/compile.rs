@@ -18,6 +18,7 @@ use super::artifact::Artifact;
 use super::engine;
 use super::manifest::LimitsClass;
 use super::spec::component_bytes_max;
+use crate::harden;
 
 /// Starts compiling children.
 #[derive(Clone, Debug)]
@@ -158,6 +159,8 @@ fn compile_here(class: LimitsClass) -> anyhow::Result<()> {
 fn confine(class: LimitsClass) -> anyhow::Result<()> {
     let caps = caps(class);
     set_parent_process_death_signal(Some(Signal::KILL)).context("the process stays unwatched")?;
+    // Before the limits: the kernel hands it a file for the moment.
+    harden::close_files_of_compiler();
     for (resource, most) in [
         (Resource::As, caps.memory_bytes_max),
         (Resource::Cpu, caps.cpu.as_secs()),
@@ -170,6 +173,7 @@ fn confine(class: LimitsClass) -> anyhow::Result<()> {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
             .with_context(|| format!("the limit {resource:?} cannot be set"))?;
     }
+    harden::close_calls_of_compiler();
     Ok(())
 }
 
