@@ -85,7 +85,10 @@ pub async fn serve(
     let servers = serve::start(&file, &broker, &draining).await?;
     telemetry::say(&format!("clavigerd serves on {}", file.config().listen.socket.display()));
     tracing::info!(config = %file.path().display(), "serving");
+    crate::supervisor::ready(&broker);
+    background.spawn(crate::supervisor::keep_alive(Arc::clone(&broker)));
     signals.stop.asked().await;
+    crate::supervisor::stopping();
     tracing::info!("draining");
     let _nobody_listens = drain.send(true);
     if tokio::time::timeout(DRAIN_MAX, servers.ended()).await.is_err() {

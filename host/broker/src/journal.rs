@@ -193,6 +193,11 @@ impl SqliteJournal {
         self.health.clone()
     }
 
+    /// Whether its writer answers at all: an error is an answer, silence is none.
+    pub async fn is_answering(&self) -> bool {
+        self.queue.is_answering().await
+    }
+
     /// What becomes durable from now on: lease changes, session ends, nudges for the worker.
     pub fn news(&self) -> broadcast::Receiver<JournalNews> {
         self.news.subscribe()

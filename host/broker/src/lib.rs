@@ -25,6 +25,7 @@ pub mod reload;
 pub mod rpc;
 pub mod serve;
 pub mod sessions;
+pub mod supervisor;
 pub mod telemetry;
 pub mod watching;
 pub mod worker;

@@ -31,7 +31,13 @@ pub async fn on_change_and_hangup(
 async fn reload(broker: &Arc<Broker>, what: Changed) {
     let reloaded = match what {
         Changed::Folders => broker.policies.reload(broker.journal(), broker.clock().now()).await,
-        Changed::Configuration => configuration::reload(broker).await,
+        Changed::Configuration => {
+            crate::supervisor::reloading();
+            let reloaded = configuration::reload(broker).await;
+            // Also when it was refused: the earlier one serves.
+            crate::supervisor::ready(broker);
+            reloaded
+        }
     };
     match reloaded {
         Ok(Reloaded::Changed { problems }) => {

@@ -57,6 +57,18 @@ impl Queue {
         }
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
+
+    /// Whether the writer takes a job and answers it, be it with an error.
+    pub(super) async fn is_answering(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.stats.enqueued();
+        let work = Some(|_: &mut Ledger<'_>| Ok(()));
+        if self.jobs.try_send(Box::new(Task { work, result: None, reply })).is_err() {
+            self.stats.dequeued();
+            return false;
+        }
+        answer.await.is_ok()
+    }
 }
 
 fn stopped() -> JournalError {
