@@ -28,7 +28,7 @@ impl Paths {
         let config = file.config();
         let mut read = BTreeSet::new();
         let mut ports = BTreeSet::new();
-        read.extend(place(file.path()));
+        read.extend(places(file.path()));
         for (key, text) in file.texts() {
             if let Ok(address) = text.parse::<SocketAddr>() {
                 ports.insert(address.port());
@@ -38,7 +38,7 @@ impl Paths {
                 None if PATH_KEYS.contains(&key.as_str()) => &text,
                 None => continue,
             };
-            read.extend(place(&file.base().join(path)));
+            read.extend(places(&file.base().join(path)));
         }
         let journal = parent(&file.base().join(&config.journal.path)).to_owned();
         let listen = &config.listen;
@@ -54,7 +54,7 @@ impl Paths {
     /// Adds what the environment names.
     pub(super) fn with_environment(mut self) -> Self {
         let named = ENVIRONMENT.iter().filter_map(std::env::var_os);
-        self.read.extend(named.filter_map(|path| place(Path::new(&path))));
+        self.read.extend(named.flat_map(|path| places(Path::new(&path))));
         self
     }
 
@@ -80,14 +80,17 @@ impl Paths {
 }
 
 /// What to open so that `path` can be read, also after it was replaced by another file of its
-/// name: its folder, unless that belongs to the whole machine. `None` if there is nothing.
-fn place(path: &Path) -> Option<PathBuf> {
-    let real = path.canonicalize().ok()?;
+/// name: its folder, unless that belongs to the whole machine. Where the name is a link, the
+/// folder of the link as well: Kubernetes turns links within a folder to replace its files.
+fn places(path: &Path) -> Vec<PathBuf> {
+    let Ok(real) = path.canonicalize() else { return Vec::new() };
     if real.is_dir() {
-        return (!is_shared(&real)).then_some(real);
+        return if is_shared(&real) { Vec::new() } else { vec![real] };
     }
+    let named = parent(path).canonicalize().ok().filter(|folder| !is_shared(folder));
     let folder = parent(&real);
-    Some(if is_shared(folder) { real } else { folder.to_owned() })
+    let own = if is_shared(folder) { real.clone() } else { folder.to_owned() };
+    named.into_iter().chain([own]).collect()
 }
 
 fn is_shared(folder: &Path) -> bool {
@@ -101,8 +104,17 @@ fn parent(path: &Path) -> &Path {
 
 /// The keys of the configuration whose text is the path of something that is read. A test finds
 /// the one that is missing.
-const PATH_KEYS: [&str; 7] =
-    ["path", "signature", "certificate", "client_ca", "ca", "read", "cache"];
+const PATH_KEYS: [&str; 9] = [
+    "path",
+    "signature",
+    "certificate",
+    "client_ca",
+    "ca",
+    "read",
+    "cache",
+    "jwt_bundle",
+    "x509_bundle",
+];
 
 /// systemd's credentials, and the authorities that replace the system's.
 const ENVIRONMENT: [&str; 3] = ["CREDENTIALS_DIRECTORY", "SSL_CERT_FILE", "SSL_CERT_DIR"];
@@ -154,6 +166,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_kubernetes_replaces_stays_readable() {
+        let (own, other) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+        let volume = other.path().join("volume");
+        std::fs::create_dir_all(volume.join("..2026_1")).expect("made");
+        std::fs::write(volume.join("..2026_1/token"), "t").expect("written");
+        std::os::unix::fs::symlink("..2026_1", volume.join("..data")).expect("linked");
+        std::os::unix::fs::symlink("..data/token", volume.join("token")).expect("linked");
+        let more = format!(
+            "[backends.b]\nplugin = \"p\"\n[backends.b.connections.api]\n\
+             address = \"https://h\"\n\
+             auth = {{ bearer = {{ token = \"file:{}/token\" }} }}\n",
+            volume.display()
+        );
+        let paths = Paths::of(&config(own.path(), &more));
+        assert!(paths.read.contains(&volume.canonicalize().expect("there")), "{paths:?}");
+    }
+
+    #[test]
     fn what_a_later_configuration_names_elsewhere_is_found() {
         let (own, other) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
         let plugin = other.path().join("orders.wasm");
@@ -173,10 +203,21 @@ mod tests {
     /// it elsewhere than the configuration.
     #[test]
     fn every_path_of_the_configuration_is_opened() {
-        let sources = [include_str!("../config.rs"), include_str!("../config/process.rs")];
-        let fields = sources.iter().flat_map(|source| source.lines()).filter_map(|line| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let sections = std::fs::read_dir(folder.join("config")).expect("its sections");
+        let mut text = std::fs::read_to_string(folder.join("config.rs")).expect("text");
+        for section in sections {
+            text += &std::fs::read_to_string(section.expect("a file").path()).expect("text");
+        }
+        // Of what is deserialized: public fields, and those of the variants of `AuthConfig`.
+        let fields = text.lines().filter_map(|line| {
             let (name, kind) = line.trim().trim_end_matches(',').split_once(": ")?;
-            let name = name.trim_start_matches("pub ");
+            let private = line.starts_with("    ") && !line.starts_with("     ");
+            let name = match name.strip_prefix("pub ") {
+                Some(name) => name,
+                None if private => return None,
+                None => name,
+            };
             ["PathBuf", "Option<PathBuf>", "Vec<PathBuf>"].contains(&kind).then_some(name)
         });
         let fields: BTreeSet<&str> = fields.collect();
