@@ -102,6 +102,14 @@ impl Agent {
         Ok(Self { client, token: opened.session_token, session: opened.session_id })
     }
 
+    /// Opens a session of `role` below this one.
+    pub async fn child(&self, role: &str) -> Result<Self, Status> {
+        let request = v1::OpenChildSessionRequest { role: role.to_owned(), ..Default::default() };
+        let mut client = self.client.clone();
+        let opened = client.open_child_session(self.with_token(request)).await?.into_inner();
+        Ok(Self { client, token: opened.session_token, session: opened.session_id })
+    }
+
     /// `message` with the session's token.
     pub fn with_token<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);

@@ -4,6 +4,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, SanType,
 };
+use sha2::{Digest, Sha256};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// An authority.
@@ -18,6 +19,8 @@ pub struct Certified {
     pub certificate: String,
     /// Its private key.
     pub key: String,
+    /// SHA-256, in hex, of the certificate's DER form.
+    pub sha256: String,
 }
 
 impl Authority {
@@ -55,7 +58,12 @@ impl Authority {
         params.extended_key_usages = vec![purpose];
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        Certified { certificate: certificate.pem(), key: key.serialize_pem() }
+        let sha256 = Sha256::digest(certificate.der());
+        Certified {
+            sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
     }
 }
 

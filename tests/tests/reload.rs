@@ -33,7 +33,7 @@ async fn a_new_prompt_file_is_a_new_role() {
     let world = World::new();
     let broker = Broker::start(&world).await;
     let unknown = Agent::open(&broker.socket(), "auditor").await.err().expect("not a role yet");
-    assert_eq!(reason(&unknown), "UNKNOWN_ROLE");
+    assert_eq!(reason(&unknown), "NO_PERMIT");
     world.write("prompts/audit/auditor.md", &prompt("auditor"));
     let agent = poll::until("the broker knows the role", || async {
         Agent::open(&broker.socket(), "auditor").await.ok()
@@ -54,7 +54,7 @@ async fn a_broken_prompt_file_fails_its_role_only() {
         Agent::open(&broker.socket(), "code-reviewer").await.err()
     })
     .await;
-    assert_eq!(reason(&refused), "UNKNOWN_ROLE");
+    assert_eq!(reason(&refused), "NO_PERMIT");
     let agent = Agent::open(&broker.socket(), "support-triage").await.expect("another role serves");
     agent.issue("orders-db/readonly").await.expect("and gets its credentials");
     let reload = claviger(&broker, &["reload"]).output().expect("claviger runs");
@@ -113,7 +113,7 @@ async fn a_hangup_loads_what_no_watcher_can_see() {
     std::os::unix::fs::symlink(&folder, &link).expect("linked");
     let broker = Broker::start(&world).await;
     let unknown = Agent::open(&broker.socket(), "auditor").await.err().expect("not a role yet");
-    assert_eq!(reason(&unknown), "UNKNOWN_ROLE");
+    assert_eq!(reason(&unknown), "NO_PERMIT");
 
     // A checkout beside the old one, and the link turned to it: nothing changes in the folder
     // that was watched, and only the signal can make the broker look.
@@ -127,7 +127,7 @@ async fn a_hangup_loads_what_no_watcher_can_see() {
     })
     .await;
     let gone = Agent::open(&broker.socket(), "support-triage").await.err().expect("not in it");
-    assert_eq!(reason(&gone), "UNKNOWN_ROLE");
+    assert_eq!(reason(&gone), "NO_PERMIT");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

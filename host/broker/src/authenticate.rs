@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use claviger_core::binding::{Admission, Binding, NotCertified, Peer, Thumbprint};
+use claviger_core::flow;
+use claviger_core::ports::JournalError;
 use claviger_core::principal::{Principal, Requester};
 use claviger_core::session::TokenHash;
 use claviger_core::time::Timestamp;
-use data_encoding::HEXLOWER;
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tonic::Extensions;
 use tonic::metadata::MetadataMap;
@@ -15,9 +16,10 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::broker::Broker;
 use crate::identity::{Identities, IdentityError, UnverifiedRequest};
 use crate::listen::UnixPeer;
-use crate::sessions::{LiveSession, Sessions};
+use crate::sessions::LiveSession;
 
 /// An authenticated caller.
 #[derive(Debug)]
@@ -78,46 +80,90 @@ fn connected(extensions: &Extensions) -> Result<(Principal, Requester), Authenti
     Ok((principal, requester))
 }
 
-/// The workload alone: for whom it asks, a session knows since it was opened.
+/// The workload alone, as the connection proves it.
 fn principal(extensions: &Extensions) -> Result<Principal, AuthenticateError> {
     if let Some(peer) = unix_peer(extensions) {
         return Ok(Principal::from_unix_peer(peer.uid, peer.gid));
     }
-    let certificates = extensions
-        .get::<TlsConnectInfo<TcpConnectInfo>>()
-        .and_then(TlsConnectInfo::peer_certs)
-        .ok_or(AuthenticateError::NoProof)?;
-    let leaf = certificates.first().ok_or(AuthenticateError::NoProof)?;
-    certified(leaf.as_ref())
+    match peer(extensions)? {
+        Peer::Certified { name, thumbprint } => {
+            Ok(Principal::from_client_certificate(&name, &thumbprint.to_string()))
+        }
+        Peer::Unix { .. } | Peer::Bearer => Err(AuthenticateError::NoProof),
+    }
 }
 
-/// The live session that the request's token proves. The token is bound to the principal that
-/// opened the session: elsewhere it is as unknown as any other.
-pub fn session(
-    sessions: &Sessions,
+/// What the connection proves of its other end: what a session's token is bound to.
+pub fn peer(extensions: &Extensions) -> Result<Peer, AuthenticateError> {
+    if let Some(peer) = unix_peer(extensions) {
+        return Ok(Peer::Unix { uid: peer.uid });
+    }
+    let tls =
+        extensions.get::<TlsConnectInfo<TcpConnectInfo>>().ok_or(AuthenticateError::NoProof)?;
+    let certificates = tls.peer_certs();
+    match certificates.as_deref().and_then(|chain| chain.first()) {
+        Some(leaf) => certified(leaf.as_ref()),
+        None => Ok(Peer::Bearer),
+    }
+}
+
+/// The live session that the request's token proves. The token is bound to who opened the session:
+/// from elsewhere it is as unknown as any other.
+pub async fn session(
+    broker: &Broker,
     extensions: &Extensions,
     metadata: &MetadataMap,
 ) -> Result<Arc<LiveSession>, AuthenticateError> {
-    let principal = principal(extensions);
+    let peer = peer(extensions)?;
     let unverified_token = bearer(metadata)?;
-    let live =
-        sessions.find(&TokenHash::of(unverified_token)).ok_or(AuthenticateError::NoSession)?;
-    if !is_of(&live, &principal) {
-        return Err(AuthenticateError::NoSession);
+    let hash = TokenHash::of(unverified_token);
+    let live = broker.sessions.find(&hash).ok_or(AuthenticateError::NoSession)?;
+    let admission = live.binding.read().await.admit(&peer).ok_or(AuthenticateError::NoSession)?;
+    if let Admission::Moved(_) = admission {
+        move_on(broker, &live, &peer).await?;
     }
     live.seen();
     Ok(live)
 }
 
-/// A session whose workload a token proved belongs to whoever holds the session's own token.
-fn is_of(live: &LiveSession, connected: &Result<Principal, AuthenticateError>) -> bool {
-    let principal = live.session().principal();
-    let by_connection = ["unix", "mtls"];
-    let method = principal.claims().get("method").map_or("", String::as_str);
-    match connected {
-        Ok(connected) if connected.id() == principal.id() => true,
-        _ => !by_connection.contains(&method),
+/// The first use of the certificate that was named as the next one: recorded before the call goes
+/// on, so that the older one counts no more, not even after a restart.
+async fn move_on(
+    broker: &Broker,
+    live: &LiveSession,
+    peer: &Peer,
+) -> Result<(), AuthenticateError> {
+    let mut binding = live.binding.write().await;
+    // Another call may have moved it meanwhile.
+    match binding.admit(peer).ok_or(AuthenticateError::NoSession)? {
+        Admission::AsBound => Ok(()),
+        Admission::Moved(moved) => bind(broker, live, (&mut binding, moved)).await,
     }
+}
+
+/// Records the new binding, then lets it count.
+async fn bind(
+    broker: &Broker,
+    live: &LiveSession,
+    (binding, bound): (&mut Binding, Binding),
+) -> Result<(), AuthenticateError> {
+    if !flow::session::bind(broker, live.session(), &bound).await? {
+        return Err(AuthenticateError::NoSession);
+    }
+    *binding = bound;
+    Ok(())
+}
+
+/// Lets the certificate `next` count for the session too. The caller has just proven to hold the
+/// current one.
+pub async fn rebind(
+    broker: &Broker,
+    live: &LiveSession,
+    next: Thumbprint,
+) -> Result<(), AuthenticateError> {
+    let mut binding = live.binding.write().await;
+    let bound = binding.expecting(next)?;
+    bind(broker, live, (&mut binding, bound)).await
 }
 
 /// Whether the caller on the admin socket operates the broker: its own user, or a listed one.
@@ -134,7 +180,7 @@ fn unix_peer(extensions: &Extensions) -> Option<UnixPeer> {
     extensions.get::<Option<UnixPeer>>().copied().flatten()
 }
 
-fn certified(der: &[u8]) -> Result<Principal, AuthenticateError> {
+fn certified(der: &[u8]) -> Result<Peer, AuthenticateError> {
     let (_, certificate) =
         X509Certificate::from_der(der).map_err(|_| AuthenticateError::UnreadableCertificate)?;
     let names = certificate
@@ -142,7 +188,7 @@ fn certified(der: &[u8]) -> Result<Principal, AuthenticateError> {
         .map_err(|_| AuthenticateError::UnreadableCertificate)?
         .ok_or(AuthenticateError::NamelessCertificate)?;
     let name = principal_name(&names.value.general_names)?;
-    Ok(Principal::from_client_certificate(&name, &HEXLOWER.encode(&Sha256::digest(der))))
+    Ok(Peer::Certified { name, thumbprint: Thumbprint::of_der(der) })
 }
 
 /// The SPIFFE id if there is one (exactly one, as the X.509-SVID specification demands),
@@ -226,6 +272,12 @@ pub enum AuthenticateError {
         "the session token is unknown: the session has ended, or the token belongs to another caller; open a new session"
     )]
     NoSession,
+    /// The session has no certificate that another could follow.
+    #[error(transparent)]
+    NotCertified(#[from] NotCertified),
+    /// What the call changes could not be recorded.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// Not an operator.
     #[error("user {uid} does not operate this broker: add it to `operator_uids` under `[admin]`")]
     NotOperator {

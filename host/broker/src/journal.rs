@@ -37,7 +37,7 @@ use claviger_core::journal::ChainHead;
 use claviger_core::lease::LeaseState;
 use claviger_core::name::BackendName;
 use claviger_core::ports::JournalError;
-use claviger_core::session::{Session, TokenHash};
+use claviger_core::session::{KnownToken, Session};
 use claviger_core::time::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::{broadcast, watch};
@@ -134,7 +134,7 @@ impl SqliteJournal {
     }
 
     /// Every session that has not ended, with the hash of its token: for the start.
-    pub async fn live_sessions(&self) -> Result<Vec<(TokenHash, Session)>, JournalError> {
+    pub async fn live_sessions(&self) -> Result<Vec<(KnownToken, Session)>, JournalError> {
         self.readers.read(sessions::running).await
     }
 

@@ -116,6 +116,7 @@ impl Metrics {
             Err(OpenSessionError::Denied { denial, .. }) => {
                 ("deny", denial.reason.code().to_owned())
             }
+            Err(OpenSessionError::Begin(_)) => ("error", "PARENT".to_owned()),
             Err(OpenSessionError::Journal(_)) => ("error", "JOURNAL".to_owned()),
         };
         self.decided("open_session", decision, code);

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use claviger_core::binding::Binding;
 use claviger_core::ids::SessionId;
-use claviger_core::session::{EndCause, Session, TokenHash};
+use claviger_core::session::{EndCause, KnownToken, Session, TokenHash};
 use claviger_core::time::Timestamp;
 
 /// All live sessions.
@@ -16,9 +17,11 @@ pub struct Sessions {
     live_max: usize,
 }
 
-/// One live session and its heartbeat.
+/// One live session, where its token is good, and its heartbeat.
 pub struct LiveSession {
     session: Arc<Session>,
+    /// Held for writing while a change of it is recorded, so that no two changes cross.
+    pub(crate) binding: tokio::sync::RwLock<Binding>,
     started: Instant,
     last_seen_millis: AtomicU64,
     watchers: AtomicU32,
@@ -30,10 +33,13 @@ pub struct Watcher(Arc<LiveSession>);
 impl Sessions {
     /// The sessions that the journal says are live; their heartbeat starts anew, so that a
     /// restart of the broker ends none of them.
-    pub fn new(live_max: usize, recorded: Vec<(TokenHash, Session)>) -> Self {
+    pub fn new(live_max: usize, recorded: Vec<(KnownToken, Session)>) -> Self {
         let live = recorded
             .into_iter()
-            .map(|(hash, session)| (hash, Arc::new(LiveSession::new(Arc::new(session)))))
+            .map(|(token, session)| {
+                let live = LiveSession::new(Arc::new(session), token.binding);
+                (token.hash, Arc::new(live))
+            })
             .collect();
         Self { live: RwLock::new(live), live_max }
     }
@@ -53,10 +59,18 @@ impl Sessions {
         self.len() == 0
     }
 
-    /// A session that has just begun.
-    pub fn insert(&self, hash: TokenHash, session: Arc<Session>) {
-        let live = Arc::new(LiveSession::new(session));
-        self.live.write().unwrap_or_else(PoisonError::into_inner).insert(hash, live);
+    /// A session that has just begun. `false`, and it is not kept, if the one above it has ended
+    /// since: then the journal has ended it too, and who watches it would never hear of that.
+    #[must_use]
+    pub fn insert(&self, token: KnownToken, session: Arc<Session>) -> bool {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parent) = session.parent()
+            && !live.values().any(|other| other.session.id() == parent.session)
+        {
+            return false;
+        }
+        live.insert(token.hash, Arc::new(LiveSession::new(session, token.binding)));
+        true
     }
 
     /// The session of that token.
@@ -64,10 +78,13 @@ impl Sessions {
         self.read().get(hash).cloned()
     }
 
-    /// Forgets a session that has ended.
+    /// Forgets a session that has ended, and those below it.
     pub fn remove(&self, id: SessionId) {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        live.retain(|_, session| session.session.id() != id);
+        live.retain(|_, live| {
+            let session = &live.session;
+            session.id() != id && session.ancestors().iter().all(|above| above.session != id)
+        });
     }
 
     /// The sessions whose time is over: their life, or their heartbeat grace.
@@ -94,9 +111,10 @@ impl Sessions {
 }
 
 impl LiveSession {
-    fn new(session: Arc<Session>) -> Self {
+    fn new(session: Arc<Session>, binding: Binding) -> Self {
         Self {
             session,
+            binding: tokio::sync::RwLock::new(binding),
             started: Instant::now(),
             last_seen_millis: AtomicU64::new(0),
             watchers: AtomicU32::new(0),
@@ -143,5 +161,34 @@ impl Drop for Watcher {
         // First the time, then the count: in the other order the session looks silent in between.
         self.0.seen();
         self.0.watchers.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use claviger_core::fixture;
+
+    use super::*;
+
+    fn token(number: u8) -> KnownToken {
+        let hash = TokenHash::from_record([number; 32]);
+        KnownToken { hash, binding: Binding::Unix { uid: 1 } }
+    }
+
+    #[test]
+    fn forgets_what_is_below_and_takes_nothing_below_what_is_gone() {
+        let snapshot = fixture::snapshot();
+        let (top, other) = (fixture::session_in(&snapshot, 1), fixture::session_in(&snapshot, 2));
+        let child = fixture::child_in(&snapshot, &top, 3);
+        let grandchild = fixture::child_in(&snapshot, &child, 4);
+        let sessions = Sessions::new(8, vec![]);
+        for (number, session) in [(1, &top), (2, &other), (3, &child), (4, &grandchild)] {
+            assert!(sessions.insert(token(number), Arc::clone(session)));
+        }
+        sessions.remove(top.id());
+        let left: Vec<_> = sessions.read().values().map(|live| live.session.id()).collect();
+        assert_eq!(left, [other.id()]);
+        assert!(!sessions.insert(token(3), child), "its parent is gone");
+        assert_eq!(sessions.len(), 1);
     }
 }

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use claviger_core::binding::Thumbprint;
 use claviger_proto::v1::admin_service_client::AdminServiceClient;
 use claviger_proto::v1::agent_service_client::AgentServiceClient;
 use claviger_proto::v1::secret_service_client::SecretServiceClient;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -112,16 +115,22 @@ impl Target {
         }
     }
 
-    async fn connect(&self) -> Result<Channel, Failure> {
-        let endpoint = match self {
-            Self::Socket(path) => socket_endpoint(path)?,
+    /// Reads the files of this way as they are now. What is made of them later does not change
+    /// with them.
+    pub fn prepare(&self) -> Result<Prepared<'_>, Failure> {
+        let (endpoint, certificate) = match self {
+            Self::Socket(path) => (socket_endpoint(path)?, None),
             Self::Tls(tls) => tls.endpoint()?,
         };
         let endpoint = endpoint
             .connect_timeout(CONNECT_WITHIN)
             .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
             .keep_alive_while_idle(true);
-        endpoint.connect().await.map_err(|error| self.unreachable(&error))
+        Ok(Prepared { target: self, endpoint, certificate })
+    }
+
+    async fn connect(&self) -> Result<Channel, Failure> {
+        self.prepare()?.connect().await
     }
 
     fn unreachable(&self, error: &tonic::transport::Error) -> Failure {
@@ -136,19 +145,62 @@ impl Target {
     }
 }
 
+/// A way to the broker with what its files held when they were read.
+pub struct Prepared<'a> {
+    target: &'a Target,
+    endpoint: Endpoint,
+    certificate: Option<Thumbprint>,
+}
+
+impl Prepared<'_> {
+    /// Where it leads.
+    pub const fn target(&self) -> &Target {
+        self.target
+    }
+
+    /// The certificate that this workload will show, if the way takes one.
+    pub const fn certificate(&self) -> Option<Thumbprint> {
+        self.certificate
+    }
+
+    /// Connects.
+    pub async fn agent(&self) -> Result<AgentServiceClient<Channel>, Failure> {
+        Ok(AgentServiceClient::new(self.connect().await?))
+    }
+
+    async fn connect(&self) -> Result<Channel, Failure> {
+        self.endpoint.connect().await.map_err(|error| self.target.unreachable(&error))
+    }
+}
+
+/// The thumbprint of the first certificate in a PEM file: the one that names its holder.
+pub fn thumbprint(path: &Path) -> Result<Thumbprint, Failure> {
+    thumbprint_of(path, &read(path)?)
+}
+
+fn thumbprint_of(path: &Path, pem: &[u8]) -> Result<Thumbprint, Failure> {
+    let leaf = CertificateDer::from_pem_slice(pem).map_err(|error| {
+        Failure::usage(format!("`{}` holds no certificate in PEM form: {error}", path.display()))
+    })?;
+    Ok(Thumbprint::of_der(&leaf))
+}
+
 impl TlsTarget {
-    fn endpoint(&self) -> Result<Endpoint, Failure> {
+    fn endpoint(&self) -> Result<(Endpoint, Option<Thumbprint>), Failure> {
         let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&self.ca)?));
+        let mut leaf = None;
         if let Some((cert, key)) = &self.identity {
-            let key = Zeroizing::new(read(key)?);
-            tls = tls.identity(Identity::from_pem(read(cert)?, key.as_slice()));
+            let (pem, key) = (read(cert)?, Zeroizing::new(read(key)?));
+            leaf = Some(thumbprint_of(cert, &pem)?);
+            tls = tls.identity(Identity::from_pem(pem, key.as_slice()));
         }
         let endpoint = Endpoint::from_shared(self.address.clone()).map_err(|error| {
             Failure::usage(format!("`{}`: {}", self.address, root_cause(&error)))
         })?;
-        endpoint.tls_config(tls).map_err(|error| {
+        let endpoint = endpoint.tls_config(tls).map_err(|error| {
             Failure::usage(format!("the TLS files do not fit: {}", root_cause(&error)))
-        })
+        })?;
+        Ok((endpoint, leaf))
     }
 }
 

@@ -9,6 +9,7 @@ mod environment;
 mod exit;
 mod print;
 mod proof;
+mod renewal;
 mod text;
 mod view;
 mod watch;

@@ -44,6 +44,11 @@ pub enum News {
         /// `closed`, `life-reached`, `heartbeat-lost`, `operator`, `draining`.
         cause: String,
     },
+    /// The client certificate was renewed, and the session goes on with the new one.
+    CertificateRenewed {
+        /// SHA-256 of the new one, in hex.
+        sha256: String,
+    },
     /// The stream broke; it is being opened again.
     Interrupted {
         /// Why.
@@ -130,6 +135,9 @@ impl News {
             }
             Self::SessionEnding { cause } => {
                 format!("the session is over ({cause}): its credentials stop working")
+            }
+            Self::CertificateRenewed { .. } => {
+                "the certificate was renewed; the session goes on with the new one".to_owned()
             }
             Self::Interrupted { error } => format!("heartbeat interrupted, trying again: {error}"),
         })

@@ -223,3 +223,15 @@ fn plugins_are_listed_and_a_quarantine_is_lifted_by_name() {
     assert_eq!(text(&lifted.stdout), "postgres works again\n");
     assert_eq!(running.calls().last().map(String::as_str), Some("lift postgres"));
 }
+
+#[test]
+fn a_child_runs_with_a_token_of_its_own_below_that_of_the_environment() {
+    let running = start(Script::default());
+    let script = "echo $CLAVIGER_SESSION_TOKEN";
+    let child = in_session(&running, &["run", "--child", "--role", "r", "--", "sh", "-c", script]);
+    assert_eq!(text(&child.stdout), "token-of-the-child\n");
+    let expect = [format!("open child r as {TOKEN}"), "close as token-of-the-child".to_owned()];
+    assert_eq!(running.calls(), expect);
+    let orphan = output(&running, &["run", "--child", "--role", "r", "--", "true"]);
+    assert_eq!(orphan.status.code(), Some(2), "{}", text(&orphan.stderr));
+}

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use denial::{Denial, DenialReason, Refused};
+pub(crate) use permit::SessionParts;
 pub use permit::{Permit, SessionPermit};
 pub use ttl::{LimitSource, TTL_DEFAULT, TTL_MAX, TtlLimit};
 
@@ -16,8 +17,8 @@ use crate::ask::Ask;
 use crate::name::{Authorization, RoleName};
 use crate::policy::{Deciding, Evaluation, Guardrail, IssueQuestion, OpenQuestion, PolicySnapshot};
 use crate::principal::{Principal, Requester};
-use crate::prompt::AuthorizationLimits;
-use crate::session::{SESSION_LIFE_MAX, Session};
+use crate::prompt::{AuthorizationLimits, Role};
+use crate::session::{Ancestor, DEPTH_MAX, SESSION_LIFE_MAX, Session};
 use crate::time::Timestamp;
 
 /// Decides whether `session` may be issued what it asks for.
@@ -36,14 +37,18 @@ pub fn decide(
     };
     let authorizations = effective_authorizations(snapshot, session);
     let wish = scope.wish(ask.ttl, backend.ttl_min);
-    let evaluation = snapshot.evaluate_issue(&IssueQuestion {
-        session,
-        authorizations: &authorizations,
-        scope,
-        // What a policy compares is what would be granted: the default shrinks to the scope's limit.
-        ttl: wish.unwrap_or_else(|| TTL_DEFAULT.min(scope.ttl_max)),
-        now,
-    });
+    let evaluation = evaluate_for_all(
+        snapshot,
+        &IssueQuestion {
+            session,
+            role: session.role(),
+            authorizations: &authorizations,
+            scope,
+            // What a policy compares is what would be granted: the default shrinks to the scope's limit.
+            ttl: wish.unwrap_or_else(|| TTL_DEFAULT.min(scope.ttl_max)),
+            now,
+        },
+    );
     let permits = permits_of(evaluation).map_err(|refusal| {
         let reason = DenialReason::of_issue(&refusal, session, scope, ask.ttl);
         deny(reason, refusal.policies())
@@ -66,7 +71,23 @@ pub fn decide(
     }))
 }
 
-/// Decides whether `principal` may run a session of `role` for `requester`.
+/// What the policies say to the session, and what they forbid to a session above it.
+///
+/// INVARIANT (forbids-are-inherited): what a policy forbids to a role, it forbids to everything that
+/// runs below a session of that role. Otherwise an agent could get round every `forbid` by opening a
+/// child of a role that the policy does not name. Permits are not inherited: the decision note on child sessions says why.
+fn evaluate_for_all(snapshot: &PolicySnapshot, question: &IssueQuestion<'_>) -> Evaluation {
+    let mut evaluation = snapshot.evaluate_issue(question);
+    for ancestor in question.session.ancestors() {
+        let above = IssueQuestion { role: &ancestor.role, ..*question };
+        evaluation.also_forbidden_by(snapshot.evaluate_issue(&above));
+    }
+    evaluation
+}
+
+/// Decides whether `principal` may run a session of `role` for `requester`, and below a parent if
+/// the ask names one: then for the parent's requester, no longer than the parent lives, and with no
+/// authorization that the parent lacks.
 pub fn decide_session(
     snapshot: &PolicySnapshot,
     ask: &SessionAsk,
@@ -76,9 +97,7 @@ pub fn decide_session(
         let refused = Refused::Session(ask.clone());
         Denial { reason, refused, policies, snapshot: snapshot.digest(), at: now }
     };
-    let Some(role) = snapshot.roles().get(&ask.role) else {
-        return Err(deny(DenialReason::UnknownRole { role: ask.role.clone() }, vec![]));
-    };
+    // Before the role is looked at: what is wrong with the life must not tell which roles there are.
     let life = ask.life.unwrap_or(SESSION_LIFE_DEFAULT);
     if life > SESSION_LIFE_MAX || life.is_zero() {
         return Err(deny(
@@ -86,20 +105,52 @@ pub fn decide_session(
             vec![],
         ));
     }
+    if let Some(parent) = &ask.parent {
+        fits_below(parent, now).map_err(|reason| deny(reason, vec![]))?;
+    }
+    let Some(role) = snapshot.roles().get(&ask.role) else {
+        return Err(deny(DenialReason::UnknownRole { role: ask.role.clone() }, vec![]));
+    };
+    let parent = ask.parent.as_deref();
+    let life = parent.map_or(life, |parent| life.min(parent.ends_at().since(now)));
+    let requester = parent.map_or(&ask.requester, Session::requester);
+    let ancestors = parent.map(Session::lineage).unwrap_or_default();
     let question =
-        OpenQuestion { principal: &ask.principal, requester: &ask.requester, role, life };
+        OpenQuestion { principal: &ask.principal, requester, role, life, ancestors: &ancestors };
     let permits = permits_of(snapshot.evaluate_open_session(&question)).map_err(|refusal| {
         deny(DenialReason::of_open_session(&refusal, &ask.role), refusal.policies())
     })?;
-    let SessionAsk { principal, requester, .. } = ask.clone();
     Ok(SessionPermit {
-        role: role.clone(),
-        principal,
-        requester,
+        role: within_parent(snapshot, role, parent),
+        principal: ask.principal.clone(),
+        requester: requester.clone(),
         life,
         policies: ids(&permits),
         snapshot: snapshot.digest(),
+        ancestors,
     })
+}
+
+/// Whether there may be a session below `parent` at all.
+fn fits_below(parent: &Session, now: Timestamp) -> Result<(), DenialReason> {
+    if !parent.is_live_at(now) {
+        return Err(DenialReason::SessionNotLive);
+    }
+    if parent.ancestors().len() >= DEPTH_MAX {
+        return Err(DenialReason::TooDeep { most: DEPTH_MAX });
+    }
+    Ok(())
+}
+
+/// The role with those of its authorizations that the parent has too, each with the smaller limit.
+fn within_parent(snapshot: &PolicySnapshot, role: &Role, parent: Option<&Session>) -> Role {
+    let Some(parent) = parent else { return role.clone() };
+    let of_parent = effective_authorizations(snapshot, parent);
+    let both = |(name, own): (&Authorization, &AuthorizationLimits)| {
+        Some((name.clone(), own.narrowed_by(of_parent.get(name)?)))
+    };
+    let authorizations = role.authorizations.iter().filter_map(both).collect();
+    Role { authorizations, ..role.clone() }
 }
 
 /// What a workload wants when it opens a session, already proven or parsed.
@@ -115,6 +166,8 @@ pub struct SessionAsk {
     pub life: Option<Duration>,
     /// What the caller says this is for (a ticket, a sentence). Recorded, never decides.
     pub claimed_reason: Option<String>,
+    /// The session below which it is to run. Its requester counts, whatever stands above.
+    pub parent: Option<Arc<Session>>,
 }
 
 /// An evaluation that permits nothing.
@@ -160,21 +213,29 @@ fn permits_of(evaluation: Evaluation) -> Result<Vec<Deciding>, Refusal> {
     Ok(evaluation.permits)
 }
 
-/// What the prompt file declared when the session began *and* still declares: a changed prompt
-/// file takes away from running sessions at once, and gives only to new ones. The smaller TTL
-/// of the two counts.
+/// What the prompt file declared when the session began *and* still declares, and what those of the
+/// sessions above it declare too: a changed prompt file takes away from running sessions at once,
+/// and gives only to new ones. The smallest TTL counts.
+///
+/// INVARIANT (child-within-parent): what a session had at its beginning is within what its parent
+/// had then, and each side is narrowed here by all that narrows the parent. So at no time has a
+/// child an authorization, or a longer limit, that its parent has not.
 fn effective_authorizations(
     snapshot: &PolicySnapshot,
     session: &Session,
 ) -> BTreeMap<Authorization, AuthorizationLimits> {
-    let Some(role) = snapshot.roles().get(session.role()) else {
-        return BTreeMap::new();
+    let above = session.ancestors().iter().map(|Ancestor { role, .. }| role);
+    let roles: Option<Vec<&Role>> =
+        above.chain([session.role()]).map(|name| snapshot.roles().get(name)).collect();
+    // A role that is no longer there declares nothing.
+    let Some(roles) = roles else { return BTreeMap::new() };
+    let all = |(name, at_start): (&Authorization, &AuthorizationLimits)| {
+        let narrowed = roles.iter().try_fold(*at_start, |limits, role| {
+            Some(limits.narrowed_by(role.authorizations.get(name)?))
+        })?;
+        Some((name.clone(), narrowed))
     };
-    let both = |(name, at_start): (&Authorization, &AuthorizationLimits)| {
-        let now = role.authorizations.get(name)?;
-        Some((name.clone(), at_start.narrowed_by(now)))
-    };
-    session.authorizations().iter().filter_map(both).collect()
+    session.authorizations().iter().filter_map(all).collect()
 }
 
 fn ids(policies: &[Deciding]) -> Vec<String> {
@@ -184,6 +245,8 @@ fn ids(policies: &[Deciding]) -> Vec<String> {
 /// Long enough for an agent's task, short enough that a forgotten session is gone by evening.
 pub const SESSION_LIFE_DEFAULT: Duration = Duration::from_hours(8);
 
+#[cfg(test)]
+mod children;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]

@@ -91,8 +91,26 @@ pub fn session_in(snapshot: &PolicySnapshot, number: u8) -> Arc<Session> {
         role: "reader".parse().expect("a valid role name"),
         life: None,
         claimed_reason: Some("a test".into()),
+        parent: None,
     };
-    let permit = decide_session(snapshot, &ask, now()).expect("the fixture permits sessions");
+    begin(snapshot, &ask, number)
+}
+
+/// A session of the same role below `parent`.
+pub fn child_in(snapshot: &PolicySnapshot, parent: &Arc<Session>, number: u8) -> Arc<Session> {
+    let ask = SessionAsk {
+        principal: parent.principal().clone(),
+        requester: parent.requester().clone(),
+        role: parent.role().clone(),
+        life: None,
+        claimed_reason: None,
+        parent: Some(Arc::clone(parent)),
+    };
+    begin(snapshot, &ask, number)
+}
+
+fn begin(snapshot: &PolicySnapshot, ask: &SessionAsk, number: u8) -> Arc<Session> {
+    let permit = decide_session(snapshot, ask, now()).expect("the fixture permits sessions");
     Arc::new(Session::begin(permit, SessionId::mint(now(), &[number; 10]), now()))
 }
 

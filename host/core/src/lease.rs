@@ -18,6 +18,7 @@ use crate::ids::{IntentId, SessionId};
 use crate::issued::Handle;
 use crate::name::{RoleName, ScopeName};
 use crate::prompt::PromptDigest;
+use crate::session::Ancestor;
 use crate::session::Session;
 use crate::time::Timestamp;
 
@@ -185,6 +186,8 @@ pub struct DueLease {
     pub prompt_digest: PromptDigest,
     /// Who ran the session and for whom.
     pub parties: Parties,
+    /// The sessions above it.
+    pub ancestors: Vec<Ancestor>,
     /// What was granted.
     pub scope: ScopeName,
     /// `Due`, or `Lapsing` once its expiry has passed.

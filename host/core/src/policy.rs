@@ -20,7 +20,7 @@ use crate::digest::digest;
 use crate::name::{Authorization, RoleName, TeamName};
 use crate::principal::{Principal, Requester};
 use crate::prompt::{AuthorizationLimits, Role};
-use crate::session::Session;
+use crate::session::{Ancestor, Session};
 use crate::time::Timestamp;
 use entities::{KnownEntities, Model};
 use evaluate::{Clock, Engine};
@@ -152,9 +152,12 @@ fn built_in(error: &dyn Display) -> Vec<PolicyProblem> {
 }
 
 /// May this session be issued this scope?
+#[derive(Clone, Copy)]
 pub struct IssueQuestion<'a> {
     /// The session.
     pub session: &'a Session,
+    /// The role that is to be judged: the session's own, or that of a session above it.
+    pub role: &'a RoleName,
     /// What counts as declared: see `decide`.
     pub authorizations: &'a BTreeMap<Authorization, AuthorizationLimits>,
     /// The scope.
@@ -175,6 +178,8 @@ pub struct OpenQuestion<'a> {
     pub role: &'a Role,
     /// The life asked for, or the default.
     pub life: Duration,
+    /// The sessions above it.
+    pub ancestors: &'a [Ancestor],
 }
 
 /// What the policies say of one question; [`crate::decide`] draws the conclusion.
@@ -186,6 +191,25 @@ pub struct Evaluation {
     pub forbids: Vec<Deciding>,
     /// The ids of policies that failed to evaluate.
     pub errors: Vec<String>,
+}
+
+impl Evaluation {
+    /// What another evaluation forbids, or could not find out, is forbidden by this one too.
+    pub(crate) fn also_forbidden_by(&mut self, other: Self) {
+        for forbid in other.forbids {
+            if !self.forbids.contains(&forbid) {
+                self.forbids.push(forbid);
+            }
+        }
+        for error in other.errors {
+            if !self.errors.contains(&error) {
+                self.errors.push(error);
+            }
+        }
+        if !self.forbids.is_empty() {
+            self.permits.clear();
+        }
+    }
 }
 
 /// A policy that was satisfied.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::binding::Binding;
 use crate::decide::{Denial, Permit};
 use crate::ids::{DenialId, IntentId, SessionId};
 use crate::intent::Intent;
@@ -14,7 +15,7 @@ use crate::journal::{Entry, JournalSeq};
 use crate::lease::{DueLease, Lease, LeaseState, RevokeOutcome};
 use crate::name::BackendName;
 use crate::policy::{PolicySnapshot, SnapshotDigest};
-use crate::session::{Begun, EndCause, Session, TokenHash};
+use crate::session::{Begun, DESCENDANTS_MAX, EndCause, KnownToken, Session};
 use crate::time::Timestamp;
 
 /// All five ports together; the flows take one of these.
@@ -77,15 +78,24 @@ pub trait Plugins: Send + Sync {
 /// The durable store and the audit log in one. Every method that changes something is durable,
 /// with its entry, when it returns `Ok`; on `Err` nothing has changed.
 pub trait Journal: Send + Sync {
-    /// Records that a session began.
+    /// Records that a session began. In the same transaction, for one below another, it checks that
+    /// the one above is live and that there are not too many below the top one.
     fn begin_session(
         &self,
         session: &Session,
-        token: TokenHash,
+        token: &KnownToken,
         begun: &Begun,
-    ) -> impl Future<Output = Result<JournalSeq, JournalError>> + Send;
+    ) -> impl Future<Output = Result<JournalSeq, BeginError>> + Send;
 
-    /// Records that a session ended; its active leases fall due in the same transaction, and
+    /// Records where the session's token is good from now on. `Ok(None)` if it had ended already.
+    fn bind_session(
+        &self,
+        session: &Session,
+        binding: &Binding,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<JournalSeq>, JournalError>> + Send;
+
+    /// Records that a session ended, and with it every session below it; their active leases fall due in the same transaction, and
     /// intents still open fall due when they close. `Ok(None)` if it had ended already.
     fn end_session(
         &self,
@@ -180,8 +190,10 @@ pub trait Journal: Send + Sync {
 /// What the end of a session set in motion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionEnded {
-    /// Leases that fell due.
+    /// Leases that fell due, those of the sessions below it among them.
     pub leases_due: u64,
+    /// How many sessions below it ended with it.
+    pub below: u64,
 }
 
 /// The journal could not do what was asked. Nothing has changed.
@@ -196,6 +208,25 @@ pub enum JournalError {
     /// What it read back makes no sense; never repaired silently.
     #[error("the journal is damaged: {0}")]
     Damaged(String),
+}
+
+/// Why a session could not begin.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BeginError {
+    /// The session above it ended between decision and record.
+    #[error("the session that opens this one has ended")]
+    ParentEnded,
+    /// As many sessions live below the top one as may.
+    #[error(
+        "{DESCENDANTS_MAX} sessions live below the top session `{top}`, and no more may: close some"
+    )]
+    TooManyDescendants {
+        /// The top one.
+        top: SessionId,
+    },
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// Why a permit could not be made an intent.

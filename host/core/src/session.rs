@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use crate::binding::Binding;
 use crate::decide::SessionPermit;
 use crate::ids::SessionId;
 use crate::name::{Authorization, RoleName};
@@ -27,6 +28,17 @@ pub struct Session {
     requester: Requester,
     opened_at: Timestamp,
     ends_at: Timestamp,
+    ancestors: Vec<Ancestor>,
+}
+
+/// A session above another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ancestor {
+    /// Its id.
+    pub session: SessionId,
+    /// Its role.
+    pub role: RoleName,
 }
 
 /// A session as the journal keeps it.
@@ -48,13 +60,16 @@ pub struct SessionRecord {
     pub opened_at: Timestamp,
     /// When it ends at the latest.
     pub ends_at: Timestamp,
+    /// The sessions above it, the top one first.
+    pub ancestors: Vec<Ancestor>,
 }
 
 impl Session {
     /// The session that `permit` allows, beginning now.
     pub fn begin(permit: SessionPermit, id: SessionId, now: Timestamp) -> Self {
         let ends_at = now.after(permit.life());
-        let (role, principal, requester) = permit.into_parts();
+        let crate::decide::SessionParts { role, principal, requester, ancestors } =
+            permit.into_parts();
         Self {
             id,
             role: role.name,
@@ -64,6 +79,7 @@ impl Session {
             requester,
             opened_at: now,
             ends_at,
+            ancestors,
         }
     }
 
@@ -78,8 +94,19 @@ impl Session {
             requester,
             opened_at,
             ends_at,
+            ancestors,
         } = record;
-        Self { id, role, prompt_digest, authorizations, principal, requester, opened_at, ends_at }
+        Self {
+            id,
+            role,
+            prompt_digest,
+            authorizations,
+            principal,
+            requester,
+            opened_at,
+            ends_at,
+            ancestors,
+        }
     }
 
     /// Its id.
@@ -123,6 +150,22 @@ impl Session {
         self.ends_at
     }
 
+    /// The sessions above it, the top one first and its parent last. It ends when one of them does.
+    pub fn ancestors(&self) -> &[Ancestor] {
+        &self.ancestors
+    }
+
+    /// The session that opened it, unless it is a top one.
+    pub fn parent(&self) -> Option<&Ancestor> {
+        self.ancestors.last()
+    }
+
+    /// The sessions above one that it opens.
+    pub fn lineage(&self) -> Vec<Ancestor> {
+        let itself = Ancestor { session: self.id, role: self.role.clone() };
+        self.ancestors.iter().cloned().chain([itself]).collect()
+    }
+
     /// Whether its maximum life has not passed.
     pub fn is_live_at(&self, now: Timestamp) -> bool {
         now < self.ends_at
@@ -137,9 +180,21 @@ pub fn mint_token(random: &[u8; 32]) -> (Secret, TokenHash) {
     (Secret::new(token), hash)
 }
 
+/// What the broker keeps of a session's token: by what it knows the token, and where it is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownToken {
+    /// By this.
+    pub hash: TokenHash,
+    /// From there.
+    pub binding: Binding,
+}
+
 /// SHA-256 of a session token: all that the broker keeps of it. A fast hash is enough, because
-/// the token has 256 random bits; looking a session up by the hash tells an attacker who times
-/// the look-up nothing about the token.
+/// the token has 256 random bits.
+///
+/// Looking a session up by the hash is not done in constant time, and need not be: whoever times
+/// it chooses the token, not its hash, and so cannot approach a stored hash step by step. Even a
+/// whole stored hash would not help, since a token of that hash has yet to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenHash([u8; 32]);
 
@@ -181,6 +236,8 @@ pub enum EndCause {
     LifeReached,
     /// Nothing was heard of it for longer than the heartbeat grace.
     HeartbeatLost,
+    /// A session above it ended.
+    ParentEnded,
     /// An operator ended it.
     Operator,
     /// The issuer no longer publishes the key that proved who runs it or for whom, or the
@@ -195,6 +252,7 @@ impl EndCause {
             Self::Closed => "closed",
             Self::LifeReached => "life-reached",
             Self::HeartbeatLost => "heartbeat-lost",
+            Self::ParentEnded => "parent-ended",
             Self::Operator => "operator",
             Self::KeyWithdrawn => "key-withdrawn",
         }
@@ -207,3 +265,11 @@ const TOKEN_PREFIX: &str = "clvs_";
 /// The longest session. Longer runs are begun again under a new decision; the value equals the
 /// longest credential life, since nothing may outlive its session.
 pub const SESSION_LIFE_MAX: Duration = Duration::from_hours(12);
+
+/// How many sessions there may be above one. An orchestrator, its workers and their helpers need
+/// two; each level is one more evaluation of the policies for every credential.
+pub const DEPTH_MAX: usize = 4;
+
+/// How many sessions may live below one top session. All of them end in one transaction, which must
+/// not hold up the journal, and an agent that opens sessions in a loop must not use up `live_max`.
+pub const DESCENDANTS_MAX: usize = 64;

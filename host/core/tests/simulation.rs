@@ -115,6 +115,8 @@ fn a_broken_adapter_is_caught() {
         (Flaw::ForgetsKey, "idempotency key"),
         (Flaw::SkipsStaleIntents, "still open"),
         (Flaw::SkipsLeasesOfEndedSessions, "ended session"),
+        (Flaw::SparesChildren, "below"),
+        (Flaw::BeginsBelowEndedSessions, "below an ended session"),
         (Flaw::RevokesFailedIntentsAtOnce, "no lease that is not final"),
         (Flaw::RevokesReleasedIntentsAtOnce, "no lease that is not final"),
         (Flaw::ForgetsLastWriteInACrash, "entries"),

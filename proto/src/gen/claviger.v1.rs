@@ -58,7 +58,9 @@ pub struct OpenSessionResponse {
     /// `ses_…`: appears in every journal entry of the session. Not a secret.
     #[prost(string, tag = "1")]
     pub session_id: ::prost::alloc::string::String,
-    /// The 256-bit bearer token of the session. Secret; keep it in memory only.
+    /// The 256-bit bearer token of the session. Secret; keep it in memory only. Good only from where
+    /// the session was opened: the same user of a unix socket, the same client certificate (see
+    /// RebindSession); without a certificate, over TLS.
     #[prost(string, tag = "2")]
     pub session_token: ::prost::alloc::string::String,
     /// When the session ends at the latest.
@@ -228,7 +230,7 @@ pub struct LeaseChanged {
 /// The last event of the stream.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionEnding {
-    /// `closed`, `life-reached`, `heartbeat-lost`, `operator`, `key-withdrawn` when the issuer took
+    /// `closed`, `life-reached`, `heartbeat-lost`, `parent-ended`, `operator`, `key-withdrawn` when the issuer took
     /// back the key that proved who runs it or for whom, or `draining` when the broker shuts down
     /// (the session then goes on and can be watched again after its restart).
     #[prost(string, tag = "1")]
@@ -251,11 +253,32 @@ pub struct ReleaseLeaseResponse {
     #[prost(enumeration = "LeaseState", tag = "1")]
     pub state: i32,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenChildSessionRequest {
+    /// The role to run, as its prompt file names it.
+    #[prost(string, tag = "1")]
+    pub role: ::prost::alloc::string::String,
+    /// How long the session may live: at most 12 h, and never longer than the caller's. Absent: 8 h.
+    #[prost(message, optional, tag = "2")]
+    pub life: ::core::option::Option<::prost_types::Duration>,
+    /// What this is for: a ticket, a sentence. At most 512 bytes. Recorded, never decides.
+    #[prost(string, tag = "3")]
+    pub claimed_reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebindSessionRequest {
+    /// SHA-256, in hex, of the DER form of the next certificate. Only one is expected at a time: a
+    /// later call replaces it, and naming the current certificate takes it back.
+    #[prost(string, tag = "1")]
+    pub certificate_sha256: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebindSessionResponse {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseSessionRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseSessionResponse {
-    /// How many leases fell due.
+    /// How many leases fell due, those of the sessions below among them.
     #[prost(uint64, tag = "1")]
     pub leases_due: u64,
 }
@@ -582,7 +605,62 @@ pub mod agent_service_client {
                 .insert(GrpcMethod::new("claviger.v1.AgentService", "ReleaseLease"));
             self.inner.unary(req, path, codec).await
         }
-        /// Ends the session; everything it holds is revoked.
+        /// Begins a session below the caller's, for a sub-agent: of any role that policies let it open. Its
+        /// reach is within the caller's: the same principal and requester, no authorization that the
+        /// caller's prompt file lacks, nothing that a policy forbids to the caller's role, no longer life.
+        /// It ends with the caller's session. At most 4 sessions are above one, and 64 below a top one.
+        pub async fn open_child_session(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OpenChildSessionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OpenSessionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.AgentService/OpenChildSession",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.AgentService", "OpenChildSession"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Names the caller's next client certificate, so that the session outlives the rotation of its
+        /// certificate: both count until the first use of the next one, which must name the same workload.
+        /// Called over a connection with the certificate to which the session is bound.
+        pub async fn rebind_session(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RebindSessionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RebindSessionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.AgentService/RebindSession",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.AgentService", "RebindSession"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends the session and those below it; everything that they hold is revoked.
         pub async fn close_session(
             &mut self,
             request: impl tonic::IntoRequest<super::CloseSessionRequest>,
@@ -671,7 +749,28 @@ pub mod agent_service_server {
             tonic::Response<super::ReleaseLeaseResponse>,
             tonic::Status,
         >;
-        /// Ends the session; everything it holds is revoked.
+        /// Begins a session below the caller's, for a sub-agent: of any role that policies let it open. Its
+        /// reach is within the caller's: the same principal and requester, no authorization that the
+        /// caller's prompt file lacks, nothing that a policy forbids to the caller's role, no longer life.
+        /// It ends with the caller's session. At most 4 sessions are above one, and 64 below a top one.
+        async fn open_child_session(
+            &self,
+            request: tonic::Request<super::OpenChildSessionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OpenSessionResponse>,
+            tonic::Status,
+        >;
+        /// Names the caller's next client certificate, so that the session outlives the rotation of its
+        /// certificate: both count until the first use of the next one, which must name the same workload.
+        /// Called over a connection with the certificate to which the session is bound.
+        async fn rebind_session(
+            &self,
+            request: tonic::Request<super::RebindSessionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RebindSessionResponse>,
+            tonic::Status,
+        >;
+        /// Ends the session and those below it; everything that they hold is revoked.
         async fn close_session(
             &self,
             request: tonic::Request<super::CloseSessionRequest>,
@@ -1012,6 +1111,97 @@ pub mod agent_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReleaseLeaseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.AgentService/OpenChildSession" => {
+                    #[allow(non_camel_case_types)]
+                    struct OpenChildSessionSvc<T: AgentService>(pub Arc<T>);
+                    impl<
+                        T: AgentService,
+                    > tonic::server::UnaryService<super::OpenChildSessionRequest>
+                    for OpenChildSessionSvc<T> {
+                        type Response = super::OpenSessionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OpenChildSessionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AgentService>::open_child_session(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OpenChildSessionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.AgentService/RebindSession" => {
+                    #[allow(non_camel_case_types)]
+                    struct RebindSessionSvc<T: AgentService>(pub Arc<T>);
+                    impl<
+                        T: AgentService,
+                    > tonic::server::UnaryService<super::RebindSessionRequest>
+                    for RebindSessionSvc<T> {
+                        type Response = super::RebindSessionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RebindSessionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AgentService>::rebind_session(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RebindSessionSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -162,7 +162,7 @@ const CORE: &str = "host/core/Cargo.toml";
 
 /// All that the core may depend on: parsing, hashing, Cedar. Nothing that waits, reads or listens.
 /// `granit-parser` reads YAML; `miette` is the trait through which Cedar tells where a fault is.
-pub const CORE_MAY: [&str; 11] = [
+pub const CORE_MAY: [&str; 12] = [
     "cedar-policy",
     "data-encoding",
     "granit-parser",
@@ -171,6 +171,7 @@ pub const CORE_MAY: [&str; 11] = [
     "serde",
     "serde_json",
     "sha2",
+    "subtle",
     "thiserror",
     "uuid",
     "zeroize",

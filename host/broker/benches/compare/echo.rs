@@ -139,6 +139,20 @@ impl AgentService for Bare {
         Err(only_issue())
     }
 
+    async fn open_child_session(
+        &self,
+        _request: Request<v1::OpenChildSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        Err(only_issue())
+    }
+
+    async fn rebind_session(
+        &self,
+        _request: Request<v1::RebindSessionRequest>,
+    ) -> Result<Response<v1::RebindSessionResponse>, Status> {
+        Err(only_issue())
+    }
+
     async fn close_session(
         &self,
         _request: Request<v1::CloseSessionRequest>,

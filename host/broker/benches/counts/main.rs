@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use claviger_core::binding::Binding;
 use claviger_core::decide::decide;
 use claviger_core::fixture;
 use claviger_core::flow::issue::issue;
@@ -23,7 +24,7 @@ use claviger_core::lease::DueLease;
 use claviger_core::policy::{PolicySnapshot, SnapshotDigest};
 use claviger_core::ports::{Clock, Entropy, Journal, PluginError, Plugins, Policies, Ports};
 use claviger_core::secret::Secret;
-use claviger_core::session::{Begun, mint_token};
+use claviger_core::session::{Begun, KnownToken, mint_token};
 use claviger_core::time::Timestamp;
 use clavigerd::journal::{JournalOptions, SealingKey, SqliteJournal};
 use zeroize::Zeroizing;
@@ -72,10 +73,11 @@ fn issues(times: usize) -> Result<()> {
         loaded.snapshot = Some(world.snapshot.digest());
         world.journal.record(loaded).await?;
         let session = fixture::session_in(&world.snapshot, 1);
-        let (_, token) = mint_token(&[1; 32]);
+        let (_, hash) = mint_token(&[1; 32]);
+        let token = KnownToken { hash, binding: Binding::Unix { uid: 1000 } };
         let begun =
             Begun { policies: Vec::new(), snapshot: world.snapshot.digest(), claimed_reason: None };
-        world.journal.begin_session(&session, token, &begun).await?;
+        world.journal.begin_session(&session, &token, &begun).await?;
         for _ in 0..times {
             issue(&world, &session, &fixture::ask()).await?;
         }

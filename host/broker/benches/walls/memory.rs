@@ -183,6 +183,7 @@ fn due() -> Result<DueLease> {
             requester: "unix:1000".to_owned(),
             act: Vec::new(),
         },
+        ancestors: Vec::new(),
         scope: format!("{}/{TRIAL_SCOPE}", specimen::backend_name()?).parse().context("a name")?,
         state: LeaseState::Due,
         cause: DueCause::Released,

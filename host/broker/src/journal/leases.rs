@@ -12,8 +12,10 @@ use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, Pa
 use claviger_core::name::{BackendName, RoleName, ScopeName};
 use claviger_core::principal::Grounds;
 use claviger_core::prompt::PromptDigest;
+use claviger_core::session::Ancestor;
 use claviger_core::time::Timestamp;
 use rusqlite::{Connection, Row, params};
+use serde::Serialize;
 
 use super::fault::Fault;
 use super::ledger::Ledger;
@@ -45,6 +47,7 @@ pub(super) struct NewLease {
     pub(super) scope: ScopeName,
     pub(super) role: RoleName,
     pub(super) prompt_digest: PromptDigest,
+    pub(super) ancestors: Vec<Ancestor>,
     pub(super) opened_at: Timestamp,
     pub(super) expires_at: Timestamp,
     pub(super) act_at: Timestamp,
@@ -62,6 +65,7 @@ impl NewLease {
             scope: permit.scope().name.clone(),
             role: session.role().clone(),
             prompt_digest: *session.prompt_digest(),
+            ancestors: session.ancestors().to_vec(),
             opened_at: now,
             expires_at: permit.expires_at(),
             act_at: now.after(timeout),
@@ -80,6 +84,7 @@ pub(super) struct StoredLease {
     pub(super) role: RoleName,
     pub(super) prompt_digest: PromptDigest,
     parties: Parties,
+    pub(super) ancestors: Vec<Ancestor>,
     pub(super) state: LeaseState,
     pub(super) cause: Option<DueCause>,
     pub(super) attempts: u32,
@@ -103,6 +108,7 @@ impl StoredLease {
             role: parsed(row, "role")?,
             prompt_digest: parsed(row, "prompt_digest")?,
             parties: parties(row)?,
+            ancestors: json(row, "ancestors")?,
             state: named(row, "state")?,
             cause: maybe_named(row, "cause")?,
             attempts: row.get("attempts")?,
@@ -153,6 +159,7 @@ impl StoredLease {
             scope: self.scope.clone(),
             role: self.role.clone(),
             parties: self.parties.clone(),
+            ancestors: self.ancestors.clone(),
             join_keys: BTreeMap::new(),
             sealed_handle: None,
             ..*self
@@ -186,6 +193,7 @@ impl StoredLease {
             role: self.role,
             prompt_digest: self.prompt_digest,
             parties: self.parties,
+            ancestors: self.ancestors,
             scope: self.scope,
             state: self.state,
             // Only an intent that was never closed can be due without a recorded cause.
@@ -216,8 +224,9 @@ impl Ledger<'_> {
     pub(super) fn insert_lease(&mut self, lease: &NewLease) -> Result<(), Fault> {
         let mut statement = self.conn().prepare_cached(
             "INSERT INTO leases (id, session, backend, scope, role, prompt_digest, state,
-                 opened_at, expires_at, act_at, idempotency_key, revocation, residual_exposure)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 opened_at, expires_at, act_at, idempotency_key, revocation, residual_exposure,
+                 ancestors)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?;
         let residual_ms = u64::try_from(lease.residual_exposure.as_millis()).unwrap_or(u64::MAX);
         statement.execute(params![
@@ -234,6 +243,7 @@ impl Ledger<'_> {
             lease.idempotency_key,
             lease.revocation.as_str(),
             integer(residual_ms),
+            json_text(&lease.ancestors)?,
         ])?;
         self.tip_mut().leases.add(LeaseState::Open, 1);
         self.alarm(lease.scope.backend(), lease.act_at);
@@ -408,9 +418,9 @@ pub(super) fn unsettled(conn: &Connection, session: SessionId) -> Result<Vec<Lea
     Ok(leases)
 }
 
-fn json_text(keys: &BTreeMap<String, String>) -> Result<String, Fault> {
-    serde_json::to_string(keys)
-        .map_err(|error| Fault::damaged(format!("join keys have no JSON form: {error}")))
+fn json_text<T: Serialize>(value: &T) -> Result<String, Fault> {
+    serde_json::to_string(value)
+        .map_err(|error| Fault::damaged(format!("a lease has no JSON form: {error}")))
 }
 
 /// One lease.
@@ -454,4 +464,4 @@ pub(super) const COLUMNS: &str = "id, session, scope, role, prompt_digest, state
      attempts, expires_at, act_at, due_at, handle, join_keys, revocation, residual_exposure, \
      (SELECT s.principal ->> 'id' FROM sessions s WHERE s.id = leases.session) AS of_principal, \
      (SELECT s.requester FROM sessions s WHERE s.id = leases.session) AS of_requester, \
-     (SELECT s.requester_grounds FROM sessions s WHERE s.id = leases.session) AS of_grounds";
+     (SELECT s.requester_grounds FROM sessions s WHERE s.id = leases.session) AS of_grounds, ancestors";

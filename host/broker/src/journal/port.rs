@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use claviger_core::binding::Binding;
 use claviger_core::decide::{Denial, Permit};
 use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::intent::Intent;
@@ -12,9 +13,9 @@ use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, Re
 use claviger_core::name::BackendName;
 use claviger_core::policy::SnapshotDigest;
 use claviger_core::ports::{
-    CloseError, Journal, JournalError, OpenError, PluginError, SessionEnded,
+    BeginError, CloseError, Journal, JournalError, OpenError, PluginError, SessionEnded,
 };
-use claviger_core::session::{Begun, EndCause, Session, TokenHash};
+use claviger_core::session::{Begun, DESCENDANTS_MAX, EndCause, KnownToken, Session};
 use claviger_core::time::Timestamp;
 use zeroize::Zeroizing;
 
@@ -28,15 +29,29 @@ impl Journal for SqliteJournal {
     async fn begin_session(
         &self,
         session: &Session,
-        token: TokenHash,
+        token: &KnownToken,
         begun: &Begun,
-    ) -> Result<JournalSeq, JournalError> {
-        let entry = Entry::session_begun(session, begun);
-        let session = session.clone();
+    ) -> Result<JournalSeq, BeginError> {
+        let entry = Entry::session_begun(session, token, begun);
+        let (session, token) = (session.clone(), token.clone());
+        let beginning = Beginning { session, token, entry };
+        self.queue.submit(move |ledger| begin_session(ledger, &beginning)).await?
+    }
+
+    async fn bind_session(
+        &self,
+        session: &Session,
+        binding: &Binding,
+        now: Timestamp,
+    ) -> Result<Option<JournalSeq>, JournalError> {
+        let entry = Entry::session_rebound(session, binding, now);
+        let (id, binding) = (session.id(), binding.clone());
         self.queue
             .submit(move |ledger| {
-                ledger.insert_session(&session, &token)?;
-                ledger.append(&entry)
+                if !ledger.bind(id, &binding)? {
+                    return Ok(None);
+                }
+                ledger.append(&entry).map(Some)
             })
             .await
     }
@@ -167,6 +182,33 @@ impl Journal for SqliteJournal {
             })
             .await
     }
+}
+
+struct Beginning {
+    session: Session,
+    token: KnownToken,
+    entry: Entry,
+}
+
+/// INVARIANT (child-ends-with-parent): the parent is looked at in the transaction that records the
+/// child. A child that began after its parent's end would be ended by nothing.
+fn begin_session(
+    ledger: &mut Ledger<'_>,
+    beginning: &Beginning,
+) -> Result<Result<JournalSeq, BeginError>, Fault> {
+    let Beginning { session, token, entry } = beginning;
+    if let Some(parent) = session.parent()
+        && !ledger.is_live(parent.session, session.opened_at())?
+    {
+        return Ok(Err(BeginError::ParentEnded));
+    }
+    if let Some(top) = session.ancestors().first()
+        && ledger.below(top.session)?.len() >= DESCENDANTS_MAX
+    {
+        return Ok(Err(BeginError::TooManyDescendants { top: top.session }));
+    }
+    ledger.insert_session(session, token)?;
+    Ok(Ok(ledger.append(entry)?))
 }
 
 struct Opening {
@@ -324,11 +366,29 @@ fn end_session(
     now: Timestamp,
 ) -> Result<Option<SessionEnded>, Fault> {
     let Some(session) = ledger.running_session(id)? else { return Ok(None) };
-    ledger.mark_ended(id, cause, now)?;
-    let leases_due = ledger.end_leases(id, now)?;
-    ledger.append(&Entry::session_ended(&session, cause, leases_due, now))?;
-    ledger.tell(JournalNews::SessionEnded { session: id, cause });
-    Ok(Some(SessionEnded { leases_due }))
+    let below = ledger.below(id)?;
+    let mut ended = SessionEnded {
+        leases_due: end_one(ledger, &session, cause, now)?,
+        below: u64::try_from(below.len()).unwrap_or(u64::MAX),
+    };
+    for session in &below {
+        ended.leases_due += end_one(ledger, session, EndCause::ParentEnded, now)?;
+    }
+    Ok(Some(ended))
+}
+
+/// Ends one session and says how many of its leases fell due.
+fn end_one(
+    ledger: &mut Ledger<'_>,
+    session: &Session,
+    cause: EndCause,
+    now: Timestamp,
+) -> Result<u64, Fault> {
+    ledger.mark_ended(session.id(), cause, now)?;
+    let leases_due = ledger.end_leases(session.id(), now)?;
+    ledger.append(&Entry::session_ended(session, cause, leases_due, now))?;
+    ledger.tell(JournalNews::SessionEnded { session: session.id(), cause });
+    Ok(leases_due)
 }
 
 fn take_due(

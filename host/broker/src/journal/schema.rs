@@ -59,12 +59,52 @@ fn known() -> i64 {
 }
 
 /// In order; a released one never changes.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_issuer_keys.sql"),
     include_str!("migrations/0003_secrets.sql"),
     include_str!("migrations/0004_requester_grounds.sql"),
+    include_str!("migrations/0005_token_binding.sql"),
+    include_str!("migrations/0006_child_sessions.sql"),
 ];
 
 /// `clvg`, by which `file` and SQLite tell this database from others.
 const APPLICATION_ID: i64 = 0x636c_7667;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use claviger_core::binding::{Binding, Thumbprint};
+
+    use super::*;
+
+    /// A journal from before tokens were bound: its sessions go on, each bound to what proved its
+    /// principal.
+    #[test]
+    fn sessions_from_before_bindings_are_bound_to_their_principal() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("migrations/0001_initial.sql")).unwrap();
+        let thumbprint = Thumbprint::of_der(b"a certificate");
+        let unix = r#"{"id":"unix:7","claims":{"gid":"8","method":"unix","uid":"7"}}"#.to_owned();
+        let certified =
+            format!(r#"{{"id":"dns:a","claims":{{"method":"mtls","thumbprint":"{thumbprint}"}}}}"#);
+        for (id, principal) in [("1", &unix), ("2", &certified)] {
+            conn.execute(
+                "INSERT INTO sessions (id, token_hash, role, prompt_digest, authorizations,
+                     principal, requester, opened_at, ends_at)
+                 VALUES (?1, CAST(?1 AS BLOB), '', '', '', ?2, '', 0, 0)",
+                [id, principal],
+            )
+            .unwrap();
+        }
+        conn.execute_batch(include_str!("migrations/0005_token_binding.sql")).unwrap();
+        let bound = |id: &str| -> Binding {
+            let sql = "SELECT binding FROM sessions WHERE id = ?1";
+            let text: String = conn.query_row(sql, [id], |row| row.get(0)).unwrap();
+            serde_json::from_str(&text).unwrap()
+        };
+        assert_eq!(bound("1"), Binding::Unix { uid: 7 });
+        let name = "dns:a".to_owned();
+        assert_eq!(bound("2"), Binding::Certificate { name, current: thumbprint, next: None });
+    }
+}

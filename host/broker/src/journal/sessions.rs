@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use claviger_core::binding::Binding;
 use claviger_core::ids::SessionId;
 use claviger_core::principal::{Grounds, Principal, Requester, Signer};
-use claviger_core::session::{EndCause, Session, SessionRecord, TokenHash};
+use claviger_core::session::{EndCause, KnownToken, Session, SessionRecord, TokenHash};
 use claviger_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
@@ -15,15 +16,20 @@ use super::rows::{bytes32, json, millis, moment, parsed};
 
 impl Ledger<'_> {
     /// Writes a session that has begun.
-    pub(super) fn insert_session(&self, session: &Session, token: &TokenHash) -> Result<(), Fault> {
+    pub(super) fn insert_session(
+        &self,
+        session: &Session,
+        token: &KnownToken,
+    ) -> Result<(), Fault> {
         let mut statement = self.conn().prepare_cached(
             "INSERT INTO sessions (id, token_hash, role, prompt_digest, authorizations, principal,
-                 requester, requester_name, opened_at, ends_at, requester_grounds)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                 requester, requester_name, opened_at, ends_at, requester_grounds, binding,
+                 ancestors, parent)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?;
         statement.execute(params![
             session.id().to_string(),
-            token.bytes(),
+            token.hash.bytes(),
             session.role().as_str(),
             session.prompt_digest().to_string(),
             json_text(session.authorizations())?,
@@ -33,8 +39,19 @@ impl Ledger<'_> {
             millis(session.opened_at()),
             millis(session.ends_at()),
             json_text(session.requester().grounds())?,
+            json_text(&token.binding)?,
+            json_text(session.ancestors())?,
+            session.parent().map(|parent| parent.session.to_string()),
         ])?;
         Ok(())
+    }
+
+    /// Binds the session's token. Whether there was one to bind.
+    pub(super) fn bind(&self, id: SessionId, binding: &Binding) -> Result<bool, Fault> {
+        let mut statement = self.conn().prepare_cached(
+            "UPDATE sessions SET binding = ?2 WHERE id = ?1 AND ended_at IS NULL",
+        )?;
+        Ok(statement.execute(params![id.to_string(), json_text(binding)?])? == 1)
     }
 
     /// The session with this id, unless it has ended.
@@ -43,6 +60,17 @@ impl Ledger<'_> {
         let mut statement = self.conn().prepare_cached(&sql)?;
         let mut rows = statement.query([id.to_string()])?;
         rows.next()?.map(read).transpose()
+    }
+
+    /// The sessions below this one that have not ended, those nearer to it first.
+    pub(super) fn below(&self, id: SessionId) -> Result<Vec<Session>, Fault> {
+        let mut statement = self.conn().prepare_cached(&sql_below())?;
+        let mut rows = statement.query([id.to_string()])?;
+        let mut sessions = Vec::new();
+        while let Some(row) = rows.next()? {
+            sessions.push(read(row)?);
+        }
+        Ok(sessions)
     }
 
     /// Whether the session runs and its maximum life has not passed.
@@ -69,13 +97,14 @@ impl Ledger<'_> {
     }
 }
 
-/// Every session that has not ended, with the hash of its token.
-pub(super) fn running(conn: &Connection) -> Result<Vec<(TokenHash, Session)>, Fault> {
+/// Every session that has not ended, with what is known of its token.
+pub(super) fn running(conn: &Connection) -> Result<Vec<(KnownToken, Session)>, Fault> {
     let mut statement = conn.prepare_cached(&sql_running())?;
     let mut rows = statement.query([])?;
     let mut sessions = Vec::new();
     while let Some(row) = rows.next()? {
-        let token = TokenHash::from_record(bytes32(row, "token_hash")?);
+        let hash = TokenHash::from_record(bytes32(row, "token_hash")?);
+        let token = KnownToken { hash, binding: json(row, "binding")? };
         sessions.push((token, read(row)?));
     }
     Ok(sessions)
@@ -94,6 +123,7 @@ fn read(row: &Row<'_>) -> Result<Session, Fault> {
         requester,
         opened_at: moment(row, "opened_at")?,
         ends_at: moment(row, "ends_at")?,
+        ancestors: json(row, "ancestors")?,
     }))
 }
 
@@ -113,9 +143,21 @@ struct StoredPrincipal {
     signer: Option<Signer>,
 }
 
-fn json_text<T: Serialize>(value: &T) -> Result<String, Fault> {
+fn json_text<T: Serialize + ?Sized>(value: &T) -> Result<String, Fault> {
     serde_json::to_string(value)
         .map_err(|error| Fault::damaged(format!("a session has no JSON form: {error}")))
+}
+
+/// The sessions below one that have not ended. Below an ended one none is left.
+pub(super) fn sql_below() -> String {
+    format!(
+        "WITH RECURSIVE below (id, depth) AS (
+             SELECT id, 1 FROM sessions WHERE parent = ?1 AND ended_at IS NULL
+             UNION ALL
+             SELECT child.id, below.depth + 1 FROM below CROSS JOIN sessions AS child
+             WHERE child.parent = below.id AND child.ended_at IS NULL)
+         SELECT {COLUMNS} FROM below CROSS JOIN sessions USING (id) ORDER BY depth, id"
+    )
 }
 
 /// The sessions that have not ended.
@@ -124,4 +166,4 @@ pub(super) fn sql_running() -> String {
 }
 
 const COLUMNS: &str = "id, token_hash, role, prompt_digest, authorizations, principal, \
-     requester, requester_name, opened_at, ends_at, requester_grounds";
+     requester, requester_name, opened_at, ends_at, requester_grounds, binding, ancestors";

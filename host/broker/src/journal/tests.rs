@@ -8,5 +8,6 @@ mod queries;
 mod rekeying;
 mod secrecy;
 mod secrets;
+mod trees;
 mod world;
 mod writer;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_core::ask::{Ask, UnverifiedAsk};
+use claviger_core::binding::{Binding, Peer};
 use claviger_core::catalog::{Backend, Scope};
 use claviger_core::decide::{SessionAsk, decide};
 use claviger_core::flow;
 use claviger_core::name::Authorization;
-use claviger_core::ports::{Clock, Journal, Policies, Ports};
+use claviger_core::ports::{BeginError, Clock, Journal, Policies, Ports};
 use claviger_core::session::EndCause;
 use claviger_proto::v1;
 use claviger_proto::v1::agent_service_server::AgentService;
@@ -56,9 +57,28 @@ impl Agent {
         })
     }
 
-    fn session<T>(&self, request: &Request<T>) -> Result<Arc<LiveSession>, Status> {
-        authenticate::session(&self.broker.sessions, request.extensions(), request.metadata())
+    async fn session<T>(&self, request: &Request<T>) -> Result<Arc<LiveSession>, Status> {
+        authenticate::session(&self.broker, request.extensions(), request.metadata())
+            .await
             .map_err(|error| status::of_authentication(&error))
+    }
+
+    /// Begins a session whose token is good for `peer`.
+    async fn open(
+        &self,
+        ask: &SessionAsk,
+        peer: &Peer,
+    ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        if !self.broker.sessions.has_room() {
+            return Err(status::no_room());
+        }
+        let opened = flow::session::open(&*self.broker, ask, Binding::of(peer)).await;
+        self.broker.metrics.session_decided(&opened);
+        let opened = opened.map_err(|error| status::of_open_session(&error))?;
+        if !self.broker.sessions.insert(opened.known.clone(), Arc::clone(&opened.session)) {
+            return Err(status::of_begin(&BeginError::ParentEnded));
+        }
+        Ok(Response::new(reply::session(opened, self.heartbeat_grace)))
     }
 }
 
@@ -72,22 +92,32 @@ impl AgentService for Agent {
         let caller = self.caller(&extensions, &message).await;
         forget_proofs(&mut message);
         let caller = caller?;
+        let peer =
+            authenticate::peer(&extensions).map_err(|error| status::of_authentication(&error))?;
         let ask = session_ask(caller, message)?;
-        if !self.broker.sessions.has_room() {
-            return Err(status::no_room());
-        }
-        let opened = flow::session::open(&*self.broker, &ask).await;
-        self.broker.metrics.session_decided(&opened);
-        let opened = opened.map_err(|error| status::of_open_session(&error))?;
-        self.broker.sessions.insert(opened.hash, Arc::clone(&opened.session));
-        Ok(Response::new(reply::session(opened, self.heartbeat_grace)))
+        self.open(&ask, &peer).await
+    }
+
+    async fn open_child_session(
+        &self,
+        request: Request<v1::OpenChildSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        let live = self.session(&request).await?;
+        let peer = authenticate::peer(request.extensions())
+            .map_err(|error| status::of_authentication(&error))?;
+        let parent = Arc::clone(live.session());
+        let (principal, requester) = (parent.principal().clone(), parent.requester().clone());
+        let v1::OpenChildSessionRequest { role, life, claimed_reason } = request.into_inner();
+        let wish = v1::OpenSessionRequest { role, life, claimed_reason, ..Default::default() };
+        let ask = session_ask(Caller { principal, requester }, wish)?;
+        self.open(&SessionAsk { parent: Some(parent), ..ask }, &peer).await
     }
 
     async fn list_grants(
         &self,
         request: Request<v1::ListGrantsRequest>,
     ) -> Result<Response<v1::ListGrantsResponse>, Status> {
-        let live = self.session(&request)?;
+        let live = self.session(&request).await?;
         Ok(Response::new(grants(&self.broker, &live)))
     }
 
@@ -95,7 +125,7 @@ impl AgentService for Agent {
         &self,
         request: Request<v1::IssueRequest>,
     ) -> Result<Response<v1::IssueResponse>, Status> {
-        let live = self.session(&request)?;
+        let live = self.session(&request).await?;
         let message = request.into_inner();
         let ttl = convert::wish("ttl", message.ttl)?;
         let ask = Ask::parse(&UnverifiedAsk {
@@ -121,7 +151,7 @@ impl AgentService for Agent {
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let live = self.session(&request)?;
+        let live = self.session(&request).await?;
         let stream = watch::start(watch::Watched {
             broker: Arc::clone(&self.broker),
             watcher: live.watch(),
@@ -135,7 +165,7 @@ impl AgentService for Agent {
         &self,
         request: Request<v1::ListLeasesRequest>,
     ) -> Result<Response<v1::ListLeasesResponse>, Status> {
-        let live = self.session(&request)?;
+        let live = self.session(&request).await?;
         let leases = self
             .broker
             .journal()
@@ -151,7 +181,7 @@ impl AgentService for Agent {
         &self,
         request: Request<v1::ReleaseLeaseRequest>,
     ) -> Result<Response<v1::ReleaseLeaseResponse>, Status> {
-        let live = self.session(&request)?;
+        let live = self.session(&request).await?;
         let text = request.into_inner().lease_id;
         let lease = text.parse().map_err(|error| status::invalid("lease_id", error))?;
         let state = flow::session::release(&*self.broker, live.session().id(), lease)
@@ -161,11 +191,24 @@ impl AgentService for Agent {
         Ok(Response::new(v1::ReleaseLeaseResponse { state: convert::lease_state(state).into() }))
     }
 
+    async fn rebind_session(
+        &self,
+        request: Request<v1::RebindSessionRequest>,
+    ) -> Result<Response<v1::RebindSessionResponse>, Status> {
+        let live = self.session(&request).await?;
+        let text = request.into_inner().certificate_sha256;
+        let next = text.parse().map_err(|error| status::invalid("certificate_sha256", error))?;
+        authenticate::rebind(&self.broker, &live, next)
+            .await
+            .map_err(|error| status::of_authentication(&error))?;
+        Ok(Response::new(v1::RebindSessionResponse {}))
+    }
+
     async fn close_session(
         &self,
         request: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
-        let live = self.session(&request)?;
+        let live = self.session(&request).await?;
         let id = live.session().id();
         let ended = flow::session::end(&*self.broker, id, EndCause::Closed)
             .await
@@ -198,6 +241,7 @@ fn session_ask(caller: Caller, message: v1::OpenSessionRequest) -> Result<Sessio
         role,
         life,
         claimed_reason: (!claimed_reason.is_empty()).then_some(claimed_reason),
+        parent: None,
     })
 }
 

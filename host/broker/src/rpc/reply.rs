@@ -11,7 +11,7 @@ use super::convert;
 
 /// The reply to `OpenSession`, with the session's token.
 pub fn session(opened: Opened, heartbeat_grace: std::time::Duration) -> v1::OpenSessionResponse {
-    let Opened { session, token, hash: _ } = opened;
+    let Opened { session, token, known: _ } = opened;
     v1::OpenSessionResponse {
         session_id: session.id().to_string(),
         session_token: handed_over(token),

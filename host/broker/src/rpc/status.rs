@@ -10,7 +10,7 @@ use claviger_core::decide::Denial;
 use claviger_core::flow::issue::IssueError;
 use claviger_core::flow::session::OpenSessionError;
 use claviger_core::ids::DenialId;
-use claviger_core::ports::{JournalError, PluginError, PluginErrorKind};
+use claviger_core::ports::{BeginError, JournalError, PluginError, PluginErrorKind};
 use claviger_proto::ERROR_DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -50,6 +50,10 @@ pub fn of_authentication(error: &AuthenticateError) -> Status {
             (Code::Unauthenticated, "NO_SESSION_TOKEN", "open a session and send its token")
         }
         AuthenticateError::NoSession => (Code::Unauthenticated, "NO_SESSION", "open a new session"),
+        AuthenticateError::NotCertified(_) => {
+            (Code::FailedPrecondition, "NOT_CERTIFICATE_BOUND", "go on with the token as it is")
+        }
+        AuthenticateError::Journal(error) => return of_journal(error),
         AuthenticateError::NotOperator { .. } => {
             (Code::PermissionDenied, "NOT_OPERATOR", "ask an operator of this broker")
         }
@@ -91,7 +95,23 @@ fn of_identity(error: &IdentityError) -> Status {
 pub fn of_open_session(error: &OpenSessionError) -> Status {
     match error {
         OpenSessionError::Denied { id, denial } => denied(*id, denial),
+        OpenSessionError::Begin(error) => of_begin(error),
         OpenSessionError::Journal(error) => of_journal(error),
+    }
+}
+
+/// A session that could not begin although it was permitted.
+pub fn of_begin(error: &BeginError) -> Status {
+    match error {
+        BeginError::ParentEnded => {
+            plain(Code::Unauthenticated, "NO_SESSION", "open a new session", error)
+        }
+        BeginError::TooManyDescendants { .. } => {
+            let next = "close sessions that are done, or try again";
+            let details = retry("CHILDREN_EXHAUSTED", next, RETRY_SOON);
+            Status::with_error_details(Code::ResourceExhausted, error.to_string(), details)
+        }
+        BeginError::Journal(error) => of_journal(error),
     }
 }
 
@@ -203,8 +223,9 @@ fn of_plugin(error: &PluginError) -> Status {
 fn denied(id: DenialId, denial: &Denial) -> Status {
     let id = id.to_string();
     let next = format!("change what the sentence names, or ask the platform team about `{id}`");
-    let details = info(denial.reason.code(), &[("denial_id", &id), ("next", &next)]);
-    Status::with_error_details(Code::PermissionDenied, denial.reason.to_string(), details)
+    let told = denial.told();
+    let details = info(told.code(), &[("denial_id", &id), ("next", &next)]);
+    Status::with_error_details(Code::PermissionDenied, told.to_string(), details)
 }
 
 fn plain(code: Code, reason: &str, next: &str, message: &impl Display) -> Status {

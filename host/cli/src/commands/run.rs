@@ -5,16 +5,19 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Args;
+use claviger_core::binding::Thumbprint;
 use claviger_proto::v1::agent_service_client::AgentServiceClient;
+use tokio::sync::watch::Sender;
 use tonic::transport::Channel;
 
 use super::{Context, issue, session};
 use crate::child::{self, Signals};
-use crate::client::{self, SessionToken, Target};
+use crate::client::{Prepared, SessionToken, Target};
 use crate::environment::{self, Environment};
 use crate::exit::{Exit, Failure};
 use crate::print::Printer;
 use crate::proof::ProofArgs;
+use crate::renewal::Held;
 use crate::text::parse_span;
 use crate::view::SessionView;
 use crate::watch;
@@ -26,6 +29,10 @@ pub struct RunArgs {
     /// The role to run, as its prompt file names it
     #[arg(long)]
     role: String,
+    /// Run below the session of CLAVIGER_SESSION_TOKEN, as a sub-agent: within its reach, and no
+    /// longer than it
+    #[arg(long)]
+    child: bool,
     /// How long the session may live, as in `2h` [default: the broker's]
     #[arg(long, value_parser = parse_span)]
     life: Option<Duration>,
@@ -54,18 +61,26 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit, Failure> {
     context.printer.is_json()?;
     let mut signals = Signals::listen()?;
     let target = context.connection.agent_target()?;
-    let mut client = client::agent(&target).await?;
+    let prepared = target.prepare()?;
+    let mut client = prepared.agent().await?;
     let mut request = session::open_request(args.role.clone(), args.life, args.reason.clone())?;
     args.proof.prove(&mut request).await?;
+    let parent = args.child.then(SessionToken::from_environment).transpose()?;
+    let opening = async {
+        match &parent {
+            Some(parent) => session::open_child(&mut client, parent, request).await,
+            None => session::open(&mut client, request).await,
+        }
+    };
     let opened = tokio::select! {
-        opened = session::open(&mut client, request) => opened?,
+        opened = opening => opened?,
         signal = signals.next() => return Ok(Exit::of_signal(signal.as_raw())),
     };
-    let running = Running::new(context.printer, target, opened);
-    let heartbeat = running.keep_alive(client.clone());
-    let result = running.command(&mut client, args, &mut signals).await;
+    let running = Running::new(context.printer, &prepared, (opened, client));
+    let heartbeat = running.keep_alive();
+    let result = running.command(args, &mut signals).await;
     heartbeat.abort();
-    running.close(&mut client).await;
+    running.close().await;
     result
 }
 
@@ -75,51 +90,64 @@ struct Running {
     target: Target,
     session_id: String,
     token: SessionToken,
+    /// Replaced when the certificate is renewed.
+    client: Sender<AgentServiceClient<Channel>>,
+    certificate: Option<Thumbprint>,
 }
 
 impl Running {
-    fn new(printer: Printer, target: Target, opened: SessionView) -> Self {
+    fn new(
+        printer: Printer,
+        prepared: &Prepared<'_>,
+        (opened, client): (SessionView, AgentServiceClient<Channel>),
+    ) -> Self {
         printer.note(&format!("session {} until {}", opened.session_id, opened.ends_at));
-        let token = SessionToken::new(opened.session_token);
-        Self { printer, target, session_id: opened.session_id, token }
+        Self {
+            printer,
+            target: prepared.target().clone(),
+            session_id: opened.session_id,
+            token: SessionToken::new(opened.session_token),
+            client: Sender::new(client),
+            certificate: prepared.certificate(),
+        }
     }
 
-    fn keep_alive(&self, client: AgentServiceClient<Channel>) -> tokio::task::JoinHandle<()> {
-        let (printer, token) = (self.printer, SessionToken::new(self.token.expose()));
+    fn client(&self) -> AgentServiceClient<Channel> {
+        self.client.borrow().clone()
+    }
+
+    fn keep_alive(&self) -> tokio::task::JoinHandle<()> {
+        let printer = self.printer;
+        let held = Held {
+            target: self.target.clone(),
+            token: SessionToken::new(self.token.expose()),
+            client: self.client.clone(),
+            certificate: self.certificate,
+        };
         tokio::spawn(async move {
             let tell = |news: &watch::News| {
                 if let Some(sentence) = news.sentence() {
                     printer.note(&sentence);
                 }
             };
-            if let Err(failure) = watch::hold(client, &token, tell).await {
+            if let Err(failure) = held.hold(tell).await {
                 printer.note(&format!("the heartbeat is lost: {}", failure.sentence));
             }
         })
     }
 
-    async fn command(
-        &self,
-        client: &mut AgentServiceClient<Channel>,
-        args: &RunArgs,
-        signals: &mut Signals,
-    ) -> Result<Exit, Failure> {
+    async fn command(&self, args: &RunArgs, signals: &mut Signals) -> Result<Exit, Failure> {
         let inherited = std::env::vars_os().map(|(name, _)| name);
         let mut environment = Environment::scrubbed(inherited, &args.kept);
         environment.add(environment::of_session(&self.target, &self.session_id, &self.token));
         tokio::select! {
-            issued = self.grants(client, args, &mut environment) => issued?,
+            issued = self.grants(args, &mut environment) => issued?,
             signal = signals.next() => return Ok(Exit::of_signal(signal.as_raw())),
         }
         child::run(&args.command, &environment, signals).await
     }
 
-    async fn grants(
-        &self,
-        client: &mut AgentServiceClient<Channel>,
-        args: &RunArgs,
-        environment: &mut Environment,
-    ) -> Result<(), Failure> {
+    async fn grants(&self, args: &RunArgs, environment: &mut Environment) -> Result<(), Failure> {
         for scope in &args.grants {
             let order = issue::Order {
                 scope: scope.clone(),
@@ -127,7 +155,7 @@ impl Running {
                 reason: args.reason.clone(),
                 key: None,
             };
-            let issued = issue::mint(client, &self.token, order).await?;
+            let issued = issue::mint(&mut self.client(), &self.token, order).await?;
             issue::tell_notice(self.printer, &issued);
             environment.grant(scope, &issued.credential)?;
             self.printer.note(&format!(
@@ -140,8 +168,8 @@ impl Running {
 
     /// The command's exit code counts, not the goodbye: without one, the session ends after its
     /// heartbeat grace.
-    async fn close(&self, client: &mut AgentServiceClient<Channel>) {
-        match session::close(client, &self.token).await {
+    async fn close(&self) {
+        match session::close(&mut self.client(), &self.token).await {
             Ok(0) => {}
             Ok(due) => self.printer.note(&format!("session closed; leases being revoked: {due}")),
             Err(failure) if failure.exit == Exit::EXPIRED => {}
@@ -161,4 +189,5 @@ were inherited (AWS_*, GITHUB_TOKEN, PGPASSWORD …) are taken out first; --keep
 Examples:
   claviger run --role support-triage --grant orders-db/readonly -- psql orders
   claviger run --role support-triage --reason TICKET-7 -- python agent.py
+  claviger run --child --role order-reader --grant orders-db/readonly -- python sub_agent.py
   claviger run --role release-notes --github-actions --audience https://claviger.internal -- make notes";

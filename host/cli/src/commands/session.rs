@@ -1,11 +1,13 @@
 //! `claviger session`: opens, watches and closes a session by hand. `run` does all three.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use claviger_proto::v1::agent_service_client::AgentServiceClient;
-use claviger_proto::v1::{CloseSessionRequest, OpenSessionRequest};
+use claviger_proto::v1::{CloseSessionRequest, OpenChildSessionRequest, OpenSessionRequest};
 use serde_json::json;
+use tokio::sync::watch::Sender;
 use tonic::transport::Channel;
 
 use super::Context;
@@ -14,9 +16,10 @@ use crate::environment::assignment;
 use crate::exit::{Exit, Failure};
 use crate::print::{Format, Printer};
 use crate::proof::ProofArgs;
+use crate::renewal::{self, Held};
 use crate::text::{pairs, parse_span, span};
 use crate::view::SessionView;
-use crate::watch::{self, News};
+use crate::watch::News;
 
 /// The commands on a session.
 #[derive(Subcommand)]
@@ -24,9 +27,19 @@ pub enum SessionCommand {
     /// Open a session and print its token
     #[command(after_help = OPEN_EXAMPLE)]
     Open(OpenArgs),
+    /// Open a session below this one, for a sub-agent, and print its token
+    #[command(after_help = CHILD_EXAMPLE)]
+    Child(OpenArgs),
     /// Keep the session alive and print its news, until it is over
     #[command(after_help = WATCH_EXAMPLE)]
     Watch,
+    /// Name the next certificate of this workload, so that the session outlives its renewal
+    #[command(after_help = REBIND_EXAMPLE)]
+    Rebind {
+        /// The next certificate (PEM); both count until it is first used
+        #[arg(value_name = "FILE")]
+        next: PathBuf,
+    },
     /// End the session; all it holds is revoked
     #[command(after_help = "Example:\n  claviger session close")]
     Close,
@@ -54,7 +67,9 @@ pub struct OpenArgs {
 
 /// Runs one of them.
 pub async fn run(context: &Context, command: SessionCommand) -> Result<(), Failure> {
-    let mut client = client::agent(&context.connection.agent_target()?).await?;
+    let target = context.connection.agent_target()?;
+    let prepared = target.prepare()?;
+    let mut client = prepared.agent().await?;
     match command {
         SessionCommand::Open(args) => {
             let show = if args.show_secrets { Secrets::Shown } else { Secrets::Hidden };
@@ -62,7 +77,27 @@ pub async fn run(context: &Context, command: SessionCommand) -> Result<(), Failu
             args.proof.prove(&mut request).await?;
             show_session(context.printer, &open(&mut client, request).await?, show)
         }
-        SessionCommand::Watch => watch(context.printer, client).await,
+        SessionCommand::Child(args) => {
+            let show = if args.show_secrets { Secrets::Shown } else { Secrets::Hidden };
+            let request = open_request(args.role, args.life, args.reason)?;
+            let parent = SessionToken::from_environment()?;
+            let opened = open_child(&mut client, &parent, request).await?;
+            show_session(context.printer, &opened, show)
+        }
+        SessionCommand::Watch => {
+            let certificate = prepared.certificate();
+            let (token, client) = (SessionToken::from_environment()?, Sender::new(client));
+            let held = Held { target: target.clone(), token, client, certificate };
+            watch(context.printer, held).await
+        }
+        SessionCommand::Rebind { next } => {
+            let next = client::thumbprint(&next)?;
+            renewal::rebind(&mut client, &SessionToken::from_environment()?, next).await?;
+            if context.printer.is_json()? {
+                return context.printer.json(&json!({ "certificate_sha256": next.to_string() }));
+            }
+            context.printer.text(&format!("the certificate {next} counts from now on\n"))
+        }
         SessionCommand::Close => {
             let leases_due = close(&mut client, &SessionToken::from_environment()?).await?;
             if context.printer.is_json()? {
@@ -120,6 +155,18 @@ pub async fn open(
     Ok(client.open_session(client::call(request)).await?.into_inner().into())
 }
 
+/// Opens a session below the one of `parent`.
+pub async fn open_child(
+    client: &mut AgentServiceClient<Channel>,
+    parent: &SessionToken,
+    request: OpenSessionRequest,
+) -> Result<SessionView, Failure> {
+    let OpenSessionRequest { role, life, claimed_reason, .. } = request;
+    let request = OpenChildSessionRequest { role, life, claimed_reason };
+    let request = parent.authorize_call(request)?;
+    Ok(client.open_child_session(request).await?.into_inner().into())
+}
+
 /// Ends the session and returns how many leases fell due.
 pub async fn close(
     client: &mut AgentServiceClient<Channel>,
@@ -157,10 +204,9 @@ fn show_session(printer: Printer, session: &SessionView, secrets: Secrets) -> Re
     Ok(())
 }
 
-async fn watch(printer: Printer, client: AgentServiceClient<Channel>) -> Result<(), Failure> {
+async fn watch(printer: Printer, held: Held) -> Result<(), Failure> {
     let is_json = printer.is_json()?;
-    let token = SessionToken::from_environment()?;
-    let cause = watch::hold(client, &token, |news| show_news(printer, news, is_json)).await?;
+    let cause = held.hold(|news| show_news(printer, news, is_json)).await?;
     if cause == CAUSE_CLOSED {
         return Ok(());
     }
@@ -184,6 +230,21 @@ const OPEN_EXAMPLE: &str = "\
 Example: a session for this shell, kept alive in the background
   eval \"$(claviger session open --role support-triage --output export)\"
   claviger session watch &";
+
+const CHILD_EXAMPLE: &str = "\
+Its reach is never wider than that of this session, and it ends with it. `claviger run --child` does the
+same for one command.
+
+Example: a token for a sub-agent
+  claviger session child --role order-reader --output json | jq -r .session_token";
+
+const REBIND_EXAMPLE: &str = "\
+The session is bound to the certificate that opened it. `run` and `session watch` do this by themselves
+when the file of --cert changes; by hand it is needed where nothing of that runs. Called with the current
+certificate.
+
+Example: before the files are replaced
+  claviger session rebind next.pem && mv next.pem client.pem && mv next.key client.key";
 
 const WATCH_EXAMPLE: &str = "\
 Exit code 0 if the session was closed, 5 if it ended otherwise, 6 if the broker stayed away.

@@ -178,6 +178,26 @@ impl AgentService for Broker {
         Ok(Response::new(ReleaseLeaseResponse { state: LeaseState::Due.into() }))
     }
 
+    async fn open_child_session(
+        &self,
+        request: Request<OpenChildSessionRequest>,
+    ) -> Result<Response<OpenSessionResponse>, Status> {
+        self.hear(&request, &format!("open child {}", request.get_ref().role));
+        Ok(Response::new(OpenSessionResponse {
+            session_id: "ses_2".to_owned(),
+            session_token: "token-of-the-child".to_owned(),
+            ..OpenSessionResponse::default()
+        }))
+    }
+
+    async fn rebind_session(
+        &self,
+        request: Request<RebindSessionRequest>,
+    ) -> Result<Response<RebindSessionResponse>, Status> {
+        self.hear(&request, &format!("rebind {}", request.get_ref().certificate_sha256));
+        Ok(Response::new(RebindSessionResponse {}))
+    }
+
     async fn close_session(
         &self,
         request: Request<CloseSessionRequest>,

@@ -27,6 +27,25 @@ pub struct Denial {
     pub at: Timestamp,
 }
 
+impl Denial {
+    /// What the caller is told. INVARIANT (denied-is-unknown): whoever may not run a role must not
+    /// learn whether there is one, or role names could be collected by asking for them. So an
+    /// unknown role and one that policies keep from this caller are one answer, unless the policy
+    /// carries a `@reason`: that sentence was written to be read. The journal has the reason itself.
+    pub fn told(&self) -> DenialReason {
+        match (&self.refused, &self.reason) {
+            (
+                Refused::Session(ask),
+                DenialReason::UnknownRole { .. }
+                | DenialReason::NoSessionPermit { .. }
+                | DenialReason::Forbidden { reason: None, .. }
+                | DenialReason::PolicyError { .. },
+            ) => DenialReason::RoleWithheld { role: ask.role.clone() },
+            (Refused::Session(_) | Refused::Issue { .. }, reason) => reason.clone(),
+        }
+    }
+}
+
 /// What was refused.
 #[derive(Clone, Debug)]
 pub enum Refused {
@@ -41,7 +60,8 @@ pub enum Refused {
     },
 }
 
-/// Why a request was refused. `Display` is the sentence that the agent reads.
+/// Why a request was refused. `Display` is the sentence that the agent reads, if it may: see
+/// [`Denial::told`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DenialReason {
     /// No prompt file of that name is loaded.
@@ -62,6 +82,8 @@ pub enum DenialReason {
         scope: ScopeName,
         /// What its prompt file would have to declare.
         authorization: Authorization,
+        /// The roles of the sessions above it, whose prompt files would have to as well.
+        above: Vec<RoleName>,
     },
     /// The scope is of the tier that is never issued.
     SensitiveScope {
@@ -78,6 +100,11 @@ pub enum DenialReason {
     /// No policy permits the session.
     NoSessionPermit {
         /// The role asked for.
+        role: RoleName,
+    },
+    /// What a caller is told of a role that there is not, or not for it: never the reason itself.
+    RoleWithheld {
+        /// The name asked for.
         role: RoleName,
     },
     /// A policy forbids it.
@@ -110,6 +137,11 @@ pub enum DenialReason {
         /// What made it so short, unless it was asked for.
         limited: Option<TtlLimit>,
     },
+    /// There are as many sessions above it as there may be.
+    TooDeep {
+        /// The bound.
+        most: usize,
+    },
     /// A session life outside the bounds was asked for.
     SessionLife {
         /// What was asked for.
@@ -132,6 +164,7 @@ impl DenialReason {
                 role: session.role().clone(),
                 scope: scope.name.clone(),
                 authorization: scope.authorization.clone(),
+                above: session.ancestors().iter().map(|above| above.role.clone()).collect(),
             },
             Some(Guardrail::SensitiveIssued) => Self::SensitiveScope { scope: scope.name.clone() },
             Some(Guardrail::TtlAboveCap) => Self::TtlTooLong {
@@ -167,13 +200,16 @@ impl DenialReason {
             Self::UnknownScope { .. } => "UNKNOWN_SCOPE",
             Self::UndeclaredAuthorization { .. } => "UNDECLARED_AUTHORIZATION",
             Self::SensitiveScope { .. } => "SENSITIVE_SCOPE",
-            Self::NoIssuePermit { .. } | Self::NoSessionPermit { .. } => "NO_PERMIT",
+            Self::NoIssuePermit { .. }
+            | Self::NoSessionPermit { .. }
+            | Self::RoleWithheld { .. } => "NO_PERMIT",
             Self::Forbidden { .. } => "FORBIDDEN",
             Self::PolicyError { .. } => "POLICY_ERROR",
             Self::SessionNotLive => "SESSION_NOT_LIVE",
             Self::TtlTooLong { .. } => "TTL_TOO_LONG",
             Self::TtlTooShort { .. } => "TTL_TOO_SHORT",
             Self::SessionLife { .. } => "SESSION_LIFE",
+            Self::TooDeep { .. } => "TOO_DEEP",
         }
     }
 }
@@ -189,10 +225,14 @@ impl fmt::Display for DenialReason {
                 f,
                 "scope `{scope}` is not configured: `claviger grants` lists what there is"
             ),
-            Self::UndeclaredAuthorization { role, scope, authorization } => write!(
-                f,
-                "the prompt file of role `{role}` does not declare `{authorization}`, which scope `{scope}` needs: add it under `authorizations:`, have the change reviewed, and open a new session"
-            ),
+            Self::UndeclaredAuthorization { role, scope, authorization, above } => {
+                let needs = (scope, authorization);
+                if above.is_empty() {
+                    undeclared(f, role, needs)
+                } else {
+                    undeclared_above(f, (role, above), needs)
+                }
+            }
             Self::SensitiveScope { scope } => write!(
                 f,
                 "scope `{scope}` is sensitive and is never handed out: have a person do this, or ask the platform team for a narrower scope"
@@ -201,16 +241,11 @@ impl fmt::Display for DenialReason {
                 f,
                 "no policy lets role `{role}` be issued scope `{scope}`: the platform team would have to add a permit for Action::\"issue\" on Scope::\"{scope}\""
             ),
-            Self::NoSessionPermit { role } => write!(
-                f,
-                "no policy lets this workload open a session of role `{role}`: the platform team would have to add a permit for Action::\"open_session\" on Role::\"{role}\""
-            ),
+            Self::NoSessionPermit { role } => no_session_permit(f, role),
+            Self::RoleWithheld { role } => role_withheld(f, role),
             Self::Forbidden { policies, reason } => {
-                write!(f, "forbidden by policy {}", quoted(policies))?;
-                match reason {
-                    Some(reason) => write!(f, ": {reason}"),
-                    None => f.write_str(": ask the platform team which condition it sets"),
-                }
+                let reason = reason.as_deref().unwrap_or(FORBIDDEN_WITHOUT_REASON);
+                write!(f, "forbidden by policy {}: {reason}", quoted(policies))
             }
             Self::PolicyError { policies } => write!(
                 f,
@@ -238,6 +273,7 @@ impl fmt::Display for DenialReason {
                 limit.source,
                 span(*got)
             ),
+            Self::TooDeep { most } => too_deep(f, *most),
             Self::SessionLife { asked, most } => write!(
                 f,
                 "a session of {} was asked for, but it lasts between 1s and {}",
@@ -248,6 +284,51 @@ impl fmt::Display for DenialReason {
     }
 }
 
+fn too_deep(f: &mut fmt::Formatter<'_>, most: usize) -> fmt::Result {
+    write!(
+        f,
+        "there are {most} sessions above this one, and no more may be: open the session from one further up"
+    )
+}
+
+fn role_withheld(f: &mut fmt::Formatter<'_>, role: &RoleName) -> fmt::Result {
+    write!(
+        f,
+        "there is no role `{role}` that this workload may run: check the name (`claviger prompt lint` checks the file), or have the platform team add a permit for Action::\"open_session\" on Role::\"{role}\""
+    )
+}
+
+fn no_session_permit(f: &mut fmt::Formatter<'_>, role: &RoleName) -> fmt::Result {
+    write!(
+        f,
+        "no policy lets this workload open a session of role `{role}`: the platform team would have to add a permit for Action::\"open_session\" on Role::\"{role}\""
+    )
+}
+
+fn undeclared(
+    f: &mut fmt::Formatter<'_>,
+    role: &RoleName,
+    (scope, authorization): (&ScopeName, &Authorization),
+) -> fmt::Result {
+    write!(
+        f,
+        "the prompt file of role `{role}` does not declare `{authorization}`, which scope `{scope}` needs: add it under `authorizations:`, have the change reviewed, and open a new session"
+    )
+}
+
+fn undeclared_above(
+    f: &mut fmt::Formatter<'_>,
+    (role, above): (&RoleName, &[RoleName]),
+    (scope, authorization): (&ScopeName, &Authorization),
+) -> fmt::Result {
+    let above: Vec<_> = above.iter().map(ToString::to_string).collect();
+    write!(
+        f,
+        "scope `{scope}` needs `{authorization}`, which the prompt file of role `{role}` and those of the sessions above it (role {}) must all declare: add it under `authorizations:` where it is missing, have the change reviewed, and open a new session",
+        quoted(&above)
+    )
+}
+
 pub(super) fn span(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(duration.as_secs()))
 }
@@ -255,3 +336,6 @@ pub(super) fn span(duration: Duration) -> humantime::FormattedDuration {
 fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
+
+/// What is said of a forbid that says nothing itself.
+const FORBIDDEN_WITHOUT_REASON: &str = "ask the platform team which condition it sets";

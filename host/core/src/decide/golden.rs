@@ -205,6 +205,7 @@ fn open_session(
         role: role.parse().unwrap(),
         life: None,
         claimed_reason: None,
+        parent: None,
     };
     table.actions.insert("open_session".into());
     let cell = match decide_session(snapshot, &ask, fixture::now()) {
@@ -229,6 +230,7 @@ fn session(
         requester: requester(name),
         opened_at: fixture::now(),
         ends_at: fixture::now().after(SESSION_LIFE_DEFAULT),
+        ancestors: vec![],
     }))
 }
 

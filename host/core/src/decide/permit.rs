@@ -10,7 +10,7 @@ use crate::name::IdempotencyKey;
 use crate::policy::SnapshotDigest;
 use crate::principal::{Principal, Requester};
 use crate::prompt::Role;
-use crate::session::Session;
+use crate::session::{Ancestor, Session};
 use crate::time::Timestamp;
 
 /// A permission to mint one credential.
@@ -122,6 +122,7 @@ pub struct SessionPermit {
     pub(super) role: Role,
     pub(super) principal: Principal,
     pub(super) requester: Requester,
+    pub(super) ancestors: Vec<Ancestor>,
     pub(super) life: Duration,
     pub(super) policies: Vec<String>,
     pub(super) snapshot: SnapshotDigest,
@@ -143,8 +144,21 @@ impl SessionPermit {
         self.snapshot
     }
 
-    /// The role, principal and requester of the session to begin.
-    pub(crate) fn into_parts(self) -> (Role, Principal, Requester) {
-        (self.role, self.principal, self.requester)
+    /// What the session to begin is made of.
+    pub(crate) fn into_parts(self) -> SessionParts {
+        let Self { role, principal, requester, ancestors, .. } = self;
+        SessionParts { role, principal, requester, ancestors }
     }
+}
+
+/// What a session is made of.
+pub(crate) struct SessionParts {
+    /// Its role, with the authorizations that it may have.
+    pub(crate) role: Role,
+    /// Who runs it.
+    pub(crate) principal: Principal,
+    /// For whom.
+    pub(crate) requester: Requester,
+    /// The sessions above it.
+    pub(crate) ancestors: Vec<Ancestor>,
 }

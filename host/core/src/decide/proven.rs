@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::binding::Binding;
 use crate::fixture;
 use crate::ids::SessionId;
 use crate::journal::Entry;
 use crate::policy::{PolicyFile, Team};
 use crate::principal::{Grounds, Signer};
-use crate::session::Begun;
+use crate::session::{Begun, KnownToken, TokenHash};
 
 /// Only the payments team, whether a session is to begin or a credential to be issued.
 const POLICIES: &str = r#"
@@ -38,6 +39,7 @@ fn ask(requester: Requester, claimed_reason: Option<&str>) -> SessionAsk {
         role: "reader".parse().unwrap(),
         life: None,
         claimed_reason: claimed_reason.map(str::to_owned),
+        parent: None,
     }
 }
 
@@ -101,7 +103,9 @@ fn what_is_only_claimed_decides_nothing_and_is_recorded_as_claimed() {
         let session = Arc::new(Session::begin(permit, id, fixture::now()));
         let claimed_reason = member.claimed_reason.clone();
         let begun = Begun { policies, snapshot: digest, claimed_reason };
-        let entry = Entry::session_begun(&session, &begun);
+        let token =
+            KnownToken { hash: TokenHash::from_record([1; 32]), binding: Binding::Unix { uid: 1 } };
+        let entry = Entry::session_begun(&session, &token, &begun);
         assert_eq!(entry.claimed_reason.as_deref(), claimed);
         assert_eq!(entry.requester.as_deref(), Some("oidc:corp:ada"));
         assert_eq!(entry.act, ["agent"]);

@@ -72,6 +72,41 @@ fn an_erroring_policy_on_sessions_is_a_denial() {
     assert_eq!(reason, DenialReason::PolicyError { policies: vec!["broken".into()] });
 }
 
+/// INVARIANT (denied-is-unknown)
+#[test]
+fn a_role_that_is_kept_from_the_caller_is_told_of_like_one_that_is_not_there() {
+    let other = r#"permit (principal, action == Action::"open_session", resource == Role::"a");"#;
+    let forbid = |annotation: &str| {
+        format!("{annotation} forbid (principal, action == Action::\"open_session\", resource);")
+    };
+    let broken = r#"forbid (principal, action == Action::"open_session", resource)
+        when { context.life_secs * 9223372036854775807 > 0 };"#;
+    let told = |policies: &str, role: &str| {
+        let mut sources = fixture::sources();
+        sources.policies = vec![PolicyFile { path: "t.cedar".into(), text: policies.into() }];
+        let denial = decide_session(&load(sources), &session_ask(role), fixture::now());
+        let denial = denial.unwrap_err();
+        (denial.reason.code(), denial.told())
+    };
+    let withheld = |role: &str| DenialReason::RoleWithheld { role: role.parse().unwrap() };
+    for (policies, role, recorded) in [
+        (other, "nobody", "UNKNOWN_ROLE"),
+        (other, "reader", "NO_PERMIT"),
+        (&forbid(""), "reader", "FORBIDDEN"),
+        (broken, "reader", "POLICY_ERROR"),
+    ] {
+        assert_eq!(told(policies, role), (recorded, withheld(role)), "{policies}");
+    }
+    let (_, reason) = told(&forbid("@reason(\"only on weekdays\")"), "reader");
+    assert!(reason.to_string().ends_with("only on weekdays"), "{reason}");
+    // Asking for too long a life tells nothing of the role either.
+    for role in ["nobody", "reader"] {
+        let ask = SessionAsk { life: Some(SESSION_LIFE_MAX * 2), ..session_ask(role) };
+        let denial = decide_session(&fixture::snapshot(), &ask, fixture::now()).unwrap_err();
+        assert_eq!(denial.reason.code(), "SESSION_LIFE", "{role}");
+    }
+}
+
 /// What an ask for a minute comes to on a backend that gives no less than fifteen.
 fn a_minute_of_fifteen(short_ttl: ShortTtl, ttl_max_mins: u64) -> Result<Permit, DenialReason> {
     let mut sources = fixture::sources();
@@ -109,6 +144,7 @@ fn session_ask(role: &str) -> SessionAsk {
         role: role.parse().unwrap(),
         life: None,
         claimed_reason: None,
+        parent: None,
     }
 }
 
@@ -119,6 +155,7 @@ fn a_session_keeps_what_was_declared_then_and_still_is() {
         role: "reader".parse().unwrap(),
         scope: "orders-db/readonly".parse().unwrap(),
         authorization: "orders.read".parse().unwrap(),
+        above: vec![],
     };
     let cases = [
         ("both", one.clone(), one.clone(), None),
@@ -251,9 +288,18 @@ fn says_what_would_have_to_change() {
             role: role.clone(),
             scope: scope.clone(),
             authorization: "orders.read".parse().unwrap(),
+            above: vec![],
         },
+        DenialReason::UndeclaredAuthorization {
+            role: role.clone(),
+            scope: scope.clone(),
+            authorization: "orders.read".parse().unwrap(),
+            above: vec!["planner".parse().unwrap(), "worker".parse().unwrap()],
+        },
+        DenialReason::TooDeep { most: DEPTH_MAX },
         DenialReason::NoIssuePermit { role: role.clone(), scope },
-        DenialReason::NoSessionPermit { role },
+        DenialReason::NoSessionPermit { role: role.clone() },
+        DenialReason::RoleWithheld { role },
         DenialReason::Forbidden { policies: vec!["a".into(), "b".into()], reason: None },
         DenialReason::Forbidden { policies: vec!["a".into()], reason: Some("wait".into()) },
         DenialReason::PolicyError { policies: vec!["a".into()] },

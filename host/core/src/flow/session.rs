@@ -5,15 +5,21 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::random;
+use crate::binding::Binding;
 use crate::decide::{Denial, SessionAsk, decide_session};
 use crate::ids::{DenialId, IntentId, SessionId};
 use crate::lease::LeaseState;
-use crate::ports::{Clock, Journal, JournalError, Policies, Ports, SessionEnded};
+use crate::ports::{BeginError, Clock, Journal, JournalError, Policies, Ports, SessionEnded};
 use crate::secret::Secret;
-use crate::session::{EndCause, Session, TokenHash, mint_token};
+use crate::session::{EndCause, KnownToken, Session, mint_token};
 
-/// Begins a session: decides, records, and hands out its token.
-pub async fn open<P: Ports>(ports: &P, ask: &SessionAsk) -> Result<Opened, OpenSessionError> {
+/// Begins a session: decides, records, and hands out its token, which is good from where `binding`
+/// says.
+pub async fn open<P: Ports>(
+    ports: &P,
+    ask: &SessionAsk,
+    binding: Binding,
+) -> Result<Opened, OpenSessionError> {
     let snapshot = ports.policies().current();
     let now = ports.clock().now();
     let permit = match decide_session(&snapshot, ask, now) {
@@ -27,8 +33,9 @@ pub async fn open<P: Ports>(ports: &P, ask: &SessionAsk) -> Result<Opened, OpenS
     };
     let session = Session::begin(permit, SessionId::mint(now, &random(ports.entropy())), now);
     let (token, hash) = mint_token(&random(ports.entropy()));
-    ports.journal().begin_session(&session, hash, &begun).await?;
-    Ok(Opened { session: Arc::new(session), token, hash })
+    let known = KnownToken { hash, binding };
+    ports.journal().begin_session(&session, &known, &begun).await?;
+    Ok(Opened { session: Arc::new(session), token, known })
 }
 
 /// A session that has begun, with the token that proves it.
@@ -38,7 +45,7 @@ pub struct Opened {
     /// For the agent.
     pub token: Secret,
     /// For the broker.
-    pub hash: TokenHash,
+    pub known: KnownToken,
 }
 
 async fn deny<P: Ports>(ports: &P, denial: Denial) -> OpenSessionError {
@@ -49,7 +56,17 @@ async fn deny<P: Ports>(ports: &P, denial: Denial) -> OpenSessionError {
     }
 }
 
-/// Ends a session; everything it holds falls due. `None` if it had ended already.
+/// Records where the session's token is good from now on. `false` if the session has ended.
+pub async fn bind<P: Ports>(
+    ports: &P,
+    session: &Session,
+    binding: &Binding,
+) -> Result<bool, JournalError> {
+    let bound = ports.journal().bind_session(session, binding, ports.clock().now()).await?;
+    Ok(bound.is_some())
+}
+
+/// Ends a session and all below it; everything that they hold falls due. `None` if it had ended already.
 pub async fn end<P: Ports>(
     ports: &P,
     session: SessionId,
@@ -78,7 +95,21 @@ pub enum OpenSessionError {
         /// What was refused and why.
         denial: Box<Denial>,
     },
+    /// The session above it ended, or has too many below it.
+    #[error(transparent)]
+    Begin(BeginError),
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
+}
+
+impl From<BeginError> for OpenSessionError {
+    fn from(error: BeginError) -> Self {
+        match error {
+            BeginError::Journal(error) => Self::Journal(error),
+            error @ (BeginError::ParentEnded | BeginError::TooManyDescendants { .. }) => {
+                Self::Begin(error)
+            }
+        }
+    }
 }

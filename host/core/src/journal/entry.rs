@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::binding::Binding;
 use crate::catalog::Scope;
 use crate::decide::{Denial, Permit, Refused};
 use crate::ids::{DenialId, IntentId, SessionId};
@@ -14,7 +15,7 @@ use crate::name::{RoleName, ScopeName};
 use crate::policy::SnapshotDigest;
 use crate::ports::PluginError;
 use crate::prompt::PromptDigest;
-use crate::session::{Begun, EndCause, Session};
+use crate::session::{Ancestor, Begun, EndCause, KnownToken, Session};
 use crate::time::Timestamp;
 
 /// One thing that happened. Absent fields do not apply. The JSON form, with its fields in this
@@ -93,6 +94,12 @@ pub struct Entry {
     /// A sentence for people: an error, a list of what was loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// Where the session's token is good from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<Binding>,
+    /// The sessions above the session concerned, the top one first and its parent last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<Ancestor>,
 }
 
 /// What an entry is about.
@@ -117,6 +124,8 @@ pub enum Event {
     SessionBegun,
     /// A session ended.
     SessionEnded,
+    /// The certificate to which a session's token is bound changed, or the next one was named.
+    SessionRebound,
     /// A request was refused.
     Denied,
     /// A permission became durable; the plugin may now mint.
@@ -187,6 +196,8 @@ impl Entry {
             join_keys: BTreeMap::new(),
             claimed_reason: None,
             detail: None,
+            binding: None,
+            ancestors: Vec::new(),
         }
     }
 
@@ -199,12 +210,13 @@ impl Entry {
             requester: Some(session.requester().id().to_owned()),
             requester_name: session.requester().name().map(str::to_owned),
             act: session.requester().grounds().act.clone(),
+            ancestors: session.ancestors().to_vec(),
             ..Self::new(at, event)
         }
     }
 
     /// A session began.
-    pub fn session_begun(session: &Session, begun: &Begun) -> Self {
+    pub fn session_begun(session: &Session, token: &KnownToken, begun: &Begun) -> Self {
         Self {
             decision: Some(Verdict::Permit),
             policies: begun.policies.clone(),
@@ -212,7 +224,16 @@ impl Entry {
             expires_at: Some(session.ends_at()),
             claimed_reason: begun.claimed_reason.clone(),
             requester_groups: session.requester().grounds().groups.clone(),
+            binding: Some(token.binding.clone()),
             ..Self::of_session(session.opened_at(), Event::SessionBegun, session)
+        }
+    }
+
+    /// The token of a session is good elsewhere from now on.
+    pub fn session_rebound(session: &Session, binding: &Binding, at: Timestamp) -> Self {
+        Self {
+            binding: Some(binding.clone()),
+            ..Self::of_session(at, Event::SessionRebound, session)
         }
     }
 
@@ -241,6 +262,7 @@ impl Entry {
                 act: ask.requester.grounds().act.clone(),
                 requester_groups: ask.requester.grounds().groups.clone(),
                 claimed_reason: ask.claimed_reason.clone(),
+                ancestors: ask.parent.as_deref().map(Session::lineage).unwrap_or_default(),
                 ..Self::new(denial.at, Event::Denied)
             },
             Refused::Issue { session, ask } => Self {
@@ -316,6 +338,7 @@ impl Entry {
             scope: Some(lease.scope.clone()),
             intent: Some(lease.id),
             lease: Some(lease.id),
+            ancestors: lease.ancestors.clone(),
             ..Self::new(at, event)
         }
     }

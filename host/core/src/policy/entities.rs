@@ -8,11 +8,10 @@ use cedar_policy::{
     RestrictedExpression,
 };
 
-use super::{PolicySources, Team};
+use super::{IssueQuestion, PolicySources, Team};
 use crate::catalog::Scope;
-use crate::name::{Authorization, RoleName, TeamName};
+use crate::name::{RoleName, TeamName};
 use crate::principal::{Principal, Requester};
-use crate::prompt::AuthorizationLimits;
 use crate::session::Session;
 
 /// The entity types and actions of `policies/schema.cedarschema`.
@@ -64,12 +63,12 @@ impl Model {
         uid(&self.scope, scope.name.as_str())
     }
 
-    /// The session's entity.
+    /// The session's entity, in the role that is to be judged.
     pub(super) fn session_entity(
         &self,
-        session: &Session,
-        authorizations: &BTreeMap<Authorization, AuthorizationLimits>,
+        question: &IssueQuestion<'_>,
     ) -> Result<Entity, EntityAttrEvaluationError> {
+        let IssueQuestion { session, role, authorizations, .. } = question;
         let declared = authorizations.keys().map(|name| text(name.as_str()));
         let requester = self.requester(session.requester().id());
         let workload = self.workload(session.principal().id());
@@ -77,8 +76,9 @@ impl Model {
             ("authorizations".to_owned(), RestrictedExpression::new_set(declared)),
             ("requester".to_owned(), RestrictedExpression::new_entity_uid(requester)),
             ("workload".to_owned(), RestrictedExpression::new_entity_uid(workload)),
+            ("depth".to_owned(), depth(session.ancestors().len())),
         ];
-        let parents = [self.role(session.role())];
+        let parents = [self.role(role)];
         Entity::new_with_tags(self.session(session), attributes, parents, [])
     }
 
@@ -222,6 +222,11 @@ fn groups(model: &Model, teams: &BTreeMap<TeamName, Team>) -> HashMap<String, Ve
 
 fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
+/// How many sessions are above one.
+pub(super) fn depth(above: usize) -> RestrictedExpression {
+    RestrictedExpression::new_long(i64::try_from(above).unwrap_or(i64::MAX))
 }
 
 fn text(value: &str) -> RestrictedExpression {

@@ -10,7 +10,7 @@ use cedar_policy::{
     Request, RestrictedExpression, Schema,
 };
 
-use super::entities::{KnownEntities, Model};
+use super::entities::{KnownEntities, Model, depth};
 use super::slice::{Slice, Slices};
 use super::{Deciding, Evaluation, IssueQuestion, OpenQuestion};
 use crate::decide::TTL_MAX;
@@ -79,14 +79,13 @@ impl Engine {
     }
 
     pub(super) fn ask_issue(&self, question: &IssueQuestion<'_>) -> Result<Asked, Unaskable> {
-        let IssueQuestion { session, authorizations, scope, .. } = question;
+        let IssueQuestion { session, role, scope, .. } = question;
         let scope = self.model.scope(scope);
         let scope_entity = self.known.get(&scope).ok_or("engine.scope")?.clone();
-        let session_entity =
-            self.model.session_entity(session, authorizations).map_err(|_| "engine.session")?;
+        let session_entity = self.model.session_entity(question).map_err(|_| "engine.session")?;
         let workload_entity =
             self.model.workload_entity(session.principal()).map_err(|_| "engine.workload")?;
-        let role = self.model.role(session.role());
+        let role = self.model.role(role);
         Ok(Asked {
             action: self.model.issue.clone(),
             context: self.issue_context(question).map_err(|_| "engine.context")?,
@@ -107,20 +106,33 @@ impl Engine {
             self.model.workload_entity(question.principal).map_err(|_| "engine.workload")?;
         let requester = self.model.requester(question.requester.id());
         let role = self.model.role(&question.role.name);
-        let context = Context::from_pairs([
-            ("requester".to_owned(), RestrictedExpression::new_entity_uid(requester)),
-            ("life_secs".to_owned(), RestrictedExpression::new_long(secs(question.life))),
-        ]);
+        let parent = question.ancestors.last().map(|parent| self.model.role(&parent.role));
+        let of_parent = parent.iter().map(|role| {
+            ("parent_role".to_owned(), RestrictedExpression::new_entity_uid(role.clone()))
+        });
+        let context = Context::from_pairs(
+            [
+                ("requester".to_owned(), RestrictedExpression::new_entity_uid(requester)),
+                ("life_secs".to_owned(), RestrictedExpression::new_long(secs(question.life))),
+                ("depth".to_owned(), depth(question.ancestors.len())),
+            ]
+            .into_iter()
+            .chain(of_parent),
+        );
         Ok(Asked {
             action: self.model.open_session.clone(),
             context: context.map_err(|_| "engine.context")?,
             principals: vec![workload_entity.uid()],
             resources: [std::slice::from_ref(&role), self.known.parents(&role)].concat(),
-            entities: vec![
+            // The parent may be of the same role, and no entity may stand there twice.
+            entities: [
                 workload_entity,
                 self.known.entity(&role),
                 self.known.requester(&self.model, question.requester),
-            ],
+            ]
+            .into_iter()
+            .chain(parent.filter(|parent| *parent != role).map(|it| self.known.entity(&it)))
+            .collect(),
         })
     }
 

@@ -44,7 +44,14 @@ fn evaluate(snapshot: &PolicySnapshot, scope: &str, ttl: Duration, now: Timestam
     let (_, scope) = snapshot.catalog().scope(&scope.parse().unwrap()).unwrap();
     let authorizations = session.authorizations();
     let session = &session;
-    snapshot.evaluate_issue(&IssueQuestion { session, authorizations, scope, ttl, now })
+    snapshot.evaluate_issue(&IssueQuestion {
+        session,
+        role: session.role(),
+        authorizations,
+        scope,
+        ttl,
+        now,
+    })
 }
 
 fn guardrails(evaluation: &Evaluation) -> Vec<Guardrail> {
@@ -296,6 +303,7 @@ fn a_question_looks_at_as_many_policies_among_ten_as_among_ten_thousand() {
         let authorizations = session.authorizations();
         let question = IssueQuestion {
             session: &session,
+            role: session.role(),
             authorizations,
             scope,
             ttl: HOUR,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_core::ask::Ask;
+use claviger_core::binding::Binding;
 use claviger_core::decide::SessionAsk;
 use claviger_core::flow::issue::{Delivery, IssueError};
 use claviger_core::flow::{issue, revoke, session};
@@ -17,7 +18,7 @@ use rand::Rng;
 use super::policies::{ASKED, BACKENDS, ROLES, SNAPSHOTS};
 use super::world::{Client, Sim};
 
-pub async fn open_session(sim: Sim) {
+pub async fn open_session(sim: Sim, parent: Option<Arc<Session>>) {
     let ask = {
         let world = &mut *sim.world();
         let principal = Principal::from_unix_peer(1000, 1000);
@@ -27,11 +28,13 @@ pub async fn open_session(sim: Sim) {
             role: ROLES[world.rng.random_range(0..ROLES.len())].parse().unwrap(),
             life: Some(Duration::from_mins(world.rng.random_range(1..480))),
             claimed_reason: None,
+            parent: parent.clone(),
         }
     };
-    if let Ok(opened) = session::open(&sim, &ask).await {
+    if let Ok(opened) = session::open(&sim, &ask, Binding::Unix { uid: 1000 }).await {
         let world = &mut *sim.world();
         world.coverage.sessions += 1;
+        world.coverage.children += u64::from(parent.is_some());
         world.clients.push(Client { session: opened.session, leases: Vec::new() });
     }
 }

@@ -26,6 +26,9 @@ pub struct Checker {
 struct Seen {
     ends_at: Timestamp,
     ended: bool,
+    requester: Option<String>,
+    /// The sessions above it.
+    above: Vec<SessionId>,
 }
 
 impl Checker {
@@ -59,10 +62,7 @@ impl Checker {
     fn read(&mut self, entry: &Entry) -> Result<(), String> {
         match entry.event {
             Event::PoliciesLoaded => self.snapshot = entry.snapshot,
-            Event::SessionBegun => {
-                let seen = Seen { ends_at: entry.expires_at.unwrap(), ended: false };
-                self.sessions.insert(entry.session.unwrap(), seen);
-            }
+            Event::SessionBegun => self.begun(entry)?,
             Event::SessionEnded => self.session(entry)?.ended = true,
             Event::IntentOpened => self.permitted(entry)?,
             Event::LeaseIssued if entry.state == Some(LeaseState::Active) => {
@@ -78,10 +78,38 @@ impl Checker {
         begun.ok_or_else(|| format!("entry of a session that never began: {entry:?}"))
     }
 
+    fn begun(&mut self, entry: &Entry) -> Result<(), String> {
+        let above: Vec<_> = entry.ancestors.iter().map(|above| above.session).collect();
+        let (ends_at, requester) = (entry.expires_at.unwrap(), entry.requester.clone());
+        if let Some(parent) = above.last() {
+            let parent =
+                self.sessions.get(parent).ok_or("a child of a session that never began")?;
+            if parent.ended || parent.ends_at <= entry.at {
+                return Err(format!("begun below an ended session: {entry:?}"));
+            }
+            if parent.ends_at < ends_at || parent.requester != requester {
+                return Err(format!("a child beyond its parent: {entry:?}"));
+            }
+            if parent.above != above[..above.len() - 1] {
+                return Err(format!("another chain than the parent's: {entry:?}"));
+            }
+        }
+        let seen = Seen { ends_at, ended: false, requester, above };
+        self.sessions.insert(entry.session.unwrap(), seen);
+        Ok(())
+    }
+
     fn of_live_session(&mut self, entry: &Entry) -> Result<(), String> {
         let session = self.session(entry)?;
         if session.ended || session.ends_at <= entry.at {
             return Err(format!("issued to an ended session: {entry:?}"));
+        }
+        let above = session.above.clone();
+        if above.iter().any(|id| self.sessions.get(id).is_none_or(|above| above.ended)) {
+            return Err(format!("issued below an ended session: {entry:?}"));
+        }
+        if !entry.ancestors.iter().map(|above| above.session).eq(above) {
+            return Err(format!("an entry without its chain: {entry:?}"));
         }
         Ok(())
     }
@@ -128,6 +156,13 @@ fn one_credential_for_a_key(world: &World) -> Result<(), String> {
 
 /// What must hold once faults are over, the intent timeout has passed and the worker has run.
 pub fn settled(world: &World) -> Result<(), String> {
+    let sessions = &world.ledger.sessions;
+    for (id, row) in sessions.iter().filter(|(_, row)| !row.ended) {
+        let mut above = row.session.ancestors().iter();
+        if let Some(gone) = above.find(|above| sessions[&above.session].ended) {
+            return Err(format!("session {id} runs below {}, which has ended", gone.session));
+        }
+    }
     for (id, row) in &world.ledger.leases {
         let live = world.upstream.live.contains_key(id);
         let ended = world.ledger.sessions.get(&row.session).is_none_or(|session| session.ended);

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use claviger_core::ask::Ask;
+use claviger_core::binding::Binding;
 use claviger_core::decide::SessionAsk;
 use claviger_core::flow::issue::{IssueError, START_WITHIN_MAX};
 use claviger_core::flow::{issue, session};
@@ -49,8 +50,10 @@ fn issue_after_a_stall_of(stall: Duration) -> (Sim, Result<(), IssueError>) {
         role: "reader".parse().unwrap(),
         life: None,
         claimed_reason: None,
+        parent: None,
     };
-    let opened = finish(&sim, pin!(session::open(&sim, &ask))).unwrap();
+    let opened =
+        finish(&sim, pin!(session::open(&sim, &ask, Binding::Unix { uid: 1000 }))).unwrap();
     let ask = Ask {
         scope: "orders-db/readonly".parse().unwrap(),
         ttl: None,

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
+use claviger_core::binding::Binding;
 use claviger_core::decide::{Denial, Permit};
 use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::intent::Intent;
@@ -13,9 +14,9 @@ use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, Re
 use claviger_core::name::BackendName;
 use claviger_core::policy::SnapshotDigest;
 use claviger_core::ports::{
-    CloseError, Journal, JournalError, OpenError, PluginError, SessionEnded,
+    BeginError, CloseError, Journal, JournalError, OpenError, PluginError, SessionEnded,
 };
-use claviger_core::session::{Begun, EndCause, Session, TokenHash};
+use claviger_core::session::{Begun, EndCause, KnownToken, Session};
 use claviger_core::time::Timestamp;
 
 use super::ledger::{Row, SessionRow};
@@ -30,6 +31,18 @@ impl World {
             self.ledger.before = None;
             self.ledger.before = Some(Box::new(self.ledger.clone()));
         }
+    }
+
+    fn begin_session(&mut self, row: SessionRow, entry: Entry) -> Result<JournalSeq, BeginError> {
+        if let Some(parent) = row.session.parent()
+            && self.flaw != Flaw::BeginsBelowEndedSessions
+            && !self.ledger.is_live(parent.session, entry.at)
+        {
+            self.coverage.parent_ended += 1;
+            return Err(BeginError::ParentEnded);
+        }
+        self.ledger.sessions.insert(row.session.id(), row);
+        Ok(self.ledger.append(entry))
     }
 
     fn open_intent(
@@ -130,10 +143,28 @@ impl World {
         cause: EndCause,
         now: Timestamp,
     ) -> Option<SessionEnded> {
-        let Some(ending) = self.ledger.sessions.get_mut(&id).filter(|row| !row.ended) else {
+        if self.ledger.sessions.get(&id).is_none_or(|row| row.ended) {
             self.coverage.already_ended += 1;
             return None;
+        }
+        let below = |row: &&SessionRow| {
+            !row.ended && row.session.ancestors().iter().any(|above| above.session == id)
         };
+        let below: Vec<_> =
+            self.ledger.sessions.values().filter(below).map(|row| row.session.id()).collect();
+        let mut ended = SessionEnded { leases_due: self.end_one(id, cause, now), below: 0 };
+        if self.flaw != Flaw::SparesChildren {
+            for child in below {
+                ended.leases_due += self.end_one(child, EndCause::ParentEnded, now);
+                ended.below += 1;
+                self.coverage.ended_with_parent += 1;
+            }
+        }
+        Some(ended)
+    }
+
+    fn end_one(&mut self, id: SessionId, cause: EndCause, now: Timestamp) -> u64 {
+        let ending = self.ledger.sessions.get_mut(&id).expect("a session to end");
         ending.ended = true;
         let session = ending.session.clone();
         let mut leases_due = 0;
@@ -145,7 +176,7 @@ impl World {
             }
         }
         self.ledger.append(Entry::session_ended(&session, cause, leases_due, now));
-        Some(SessionEnded { leases_due })
+        leases_due
     }
 
     fn take_due(&mut self, backend: &BackendName, now: Timestamp, limit: usize) -> Vec<DueLease> {
@@ -257,14 +288,24 @@ impl Journal for Sim {
     async fn begin_session(
         &self,
         session: &Session,
-        _token: TokenHash,
+        token: &KnownToken,
         begun: &Begun,
-    ) -> Result<JournalSeq, JournalError> {
-        let entry = Entry::session_begun(session, begun);
+    ) -> Result<JournalSeq, BeginError> {
+        let entry = Entry::session_begun(session, token, begun);
         let row = SessionRow { session: session.clone(), ended: false };
+        self.write(move |world| world.begin_session(row, entry)).await?
+    }
+
+    async fn bind_session(
+        &self,
+        session: &Session,
+        binding: &Binding,
+        now: Timestamp,
+    ) -> Result<Option<JournalSeq>, JournalError> {
+        let (id, entry) = (session.id(), Entry::session_rebound(session, binding, now));
         self.write(move |world| {
-            world.ledger.sessions.insert(row.session.id(), row);
-            world.ledger.append(entry)
+            let runs = world.ledger.sessions.get(&id).is_some_and(|row| !row.ended);
+            runs.then(|| world.ledger.append(entry))
         })
         .await
     }

@@ -12,7 +12,7 @@ use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, Pa
 use claviger_core::name::{IdempotencyKey, RoleName, ScopeName};
 use claviger_core::policy::SnapshotDigest;
 use claviger_core::prompt::PromptDigest;
-use claviger_core::session::Session;
+use claviger_core::session::{Ancestor, Session};
 use claviger_core::time::Timestamp;
 use zeroize::Zeroizing;
 
@@ -42,6 +42,7 @@ pub struct Row {
     pub role: RoleName,
     pub prompt_digest: PromptDigest,
     pub parties: Parties,
+    pub ancestors: Vec<Ancestor>,
     pub scope: ScopeName,
     pub cause: Option<DueCause>,
     pub attempts: u32,
@@ -61,6 +62,7 @@ impl Row {
             role: session.role().clone(),
             prompt_digest: *session.prompt_digest(),
             parties: Parties::of(session),
+            ancestors: session.ancestors().to_vec(),
             scope: permit.scope().name.clone(),
             cause: None,
             attempts: 0,
@@ -83,6 +85,7 @@ impl Row {
             role: self.role.clone(),
             prompt_digest: self.prompt_digest,
             parties: self.parties.clone(),
+            ancestors: self.ancestors.clone(),
             scope: self.scope.clone(),
             state: self.state,
             cause: self.cause.unwrap_or(DueCause::IntentTimeout),

@@ -178,7 +178,12 @@ impl Run {
             (70..92, _) => {
                 Box::pin(actors::worker_pass(sim, world.rng.random_range(0..BACKENDS.len())))
             }
-            _ if world.clients.len() < CLIENTS_MAX => Box::pin(actors::open_session(sim)),
+            _ if world.clients.len() < CLIENTS_MAX => {
+                // Half of them below another one, however deep that is and whether or not it lives.
+                let parent = client.map(|client| client.session.clone());
+                let parent = if world.rng.random_bool(0.5) { parent } else { None };
+                Box::pin(actors::open_session(sim, parent))
+            }
             _ => return,
         };
         self.tasks.push(task);

@@ -35,6 +35,10 @@ pub enum Flaw {
     SkipsStaleIntents,
     /// `end_session` leaves the session's leases as they are.
     SkipsLeasesOfEndedSessions,
+    /// `end_session` leaves the sessions below as they are.
+    SparesChildren,
+    /// `begin_session` does not look at the session above.
+    BeginsBelowEndedSessions,
     /// A failed intent is revoked while the upstream may still be acting.
     RevokesFailedIntentsAtOnce,
     /// An intent whose lease is released is revoked while the plugin mints.
@@ -100,6 +104,9 @@ coverage!(
     dropped_futures,
     journal_refusals,
     sessions,
+    children,
+    ended_with_parent,
+    parent_ended,
     issued,
     denied,
     key_used,

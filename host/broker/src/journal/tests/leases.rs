@@ -80,13 +80,12 @@ async fn no_intent_before_any_policies_were_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let journal = super::world::open(&folder.path().join("journal.db")).unwrap().journal;
     let (snapshot, session) = (fixture::snapshot(), fixture::session());
-    let token = claviger_core::session::mint_token(&[1; 32]).1;
     let begun = claviger_core::session::Begun {
         policies: vec![],
         snapshot: snapshot.digest(),
         claimed_reason: None,
     };
-    journal.begin_session(&session, token, &begun).await.unwrap();
+    journal.begin_session(&session, &super::world::token(1), &begun).await.unwrap();
     let permit = fixture::permit_in(&snapshot, &session);
     let opened = journal.open_intent(intent(1), &permit, fixture::now()).await;
     assert_eq!(opened, Err(OpenError::SnapshotStale));
@@ -202,7 +201,7 @@ async fn the_end_of_a_session_takes_its_active_leases_and_no_others() {
     world.issue(&other).await.unwrap();
 
     let ended = world.journal.end_session(session.id(), EndCause::Operator, now).await;
-    assert_eq!(ended, Ok(Some(SessionEnded { leases_due: 3 })));
+    assert_eq!(ended, Ok(Some(SessionEnded { leases_due: 3, below: 0 })));
     let again = world.journal.end_session(session.id(), EndCause::Operator, now).await;
     assert_eq!(again, Ok(None));
     assert_eq!(world.take_due().await.len(), 4);

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use claviger_core::binding::Binding;
 use claviger_core::journal::ChainHead;
 use claviger_core::ports::Journal;
 use claviger_core::session::{EndCause, TokenHash};
@@ -48,7 +49,10 @@ async fn finds_everything_again() {
     let (kept, ended) = (world.session().await, world.session().await);
     world.issue(&kept).await.unwrap();
     let now = claviger_core::fixture::now();
+    let next = Binding::Unix { uid: 77 };
+    assert!(world.journal.bind_session(&kept, &next, now).await.unwrap().is_some());
     world.journal.end_session(ended.id(), EndCause::Closed, now).await.unwrap();
+    assert_eq!(world.journal.bind_session(&ended, &next, now).await, Ok(None));
     let head = world.journal.head().await.unwrap();
     assert!(head.seal_intact);
     let counts = world.journal.stats().leases();
@@ -59,7 +63,8 @@ async fn finds_everything_again() {
     assert_eq!(opened.journal.stats().leases(), counts);
     let live = opened.journal.live_sessions().await.unwrap();
     let [(token, session)] = live.as_slice() else { panic!("{live:?}") };
-    assert_eq!(*token, TokenHash::of(&token_text(1)));
+    assert_eq!(token.hash, TokenHash::of(&token_text(1)));
+    assert_eq!(token.binding, next);
     assert_eq!(format!("{session:?}"), format!("{kept:?}"));
     assert_eq!(opened.journal.verify().await, Ok(head.head));
 }

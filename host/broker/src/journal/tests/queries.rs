@@ -22,11 +22,11 @@ pub(super) async fn events(world: &World) -> Vec<Event> {
     entries.iter().map(|entry| parse(entry).event).collect()
 }
 
-async fn find(world: &World, query: EntryQuery) -> Vec<RecordedEntry> {
+pub(super) async fn find(world: &World, query: EntryQuery) -> Vec<RecordedEntry> {
     world.journal.entries(query).map(Result::unwrap).collect().await
 }
 
-fn parse(entry: &RecordedEntry) -> Entry {
+pub(super) fn parse(entry: &RecordedEntry) -> Entry {
     serde_json::from_str(&entry.json).unwrap()
 }
 
@@ -130,6 +130,7 @@ async fn nothing_that_runs_often_reads_a_whole_table() {
         rows::KEY_USED.to_owned(),
         rows::END_ALL.to_owned(),
         sessions::sql_running(),
+        sessions::sql_below(),
         ledger::NEWEST_ENTRY.to_owned(),
     ];
     let conn = super::world::stranger(world.path());
@@ -139,7 +140,11 @@ async fn nothing_that_runs_often_reads_a_whole_table() {
             let one_row = step.starts_with("SCAN entries") && sql == ledger::NEWEST_ENTRY;
             // How such a query finds its row is a step of its own.
             let inner = step.starts_with("CORRELATED SCALAR SUBQUERY");
-            assert!(by_index || one_row || inner, "{step}: {sql}");
+            // The tree that the query builds itself is small, and every step into it is by index.
+            let in_the_tree = sql == sessions::sql_below()
+                && !step.starts_with("SCAN sessions")
+                && !step.starts_with("SCAN child");
+            assert!(by_index || one_row || inner || in_the_tree, "{step}: {sql}");
         }
     }
     assert_eq!(world.journal.next_due_at(&backend()).await, Ok(Some(world.clock.now())));

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use claviger_core::ask::Ask;
+use claviger_core::binding::Binding;
 use claviger_core::fixture;
 use claviger_core::flow::issue::{IssueError, issue};
 use claviger_core::ids::IntentId;
@@ -19,10 +20,10 @@ use claviger_core::lease::{DueLease, Lease};
 use claviger_core::name::BackendName;
 use claviger_core::policy::{PolicySnapshot, SnapshotDigest};
 use claviger_core::ports::{
-    Clock, Entropy, Journal, PluginError, PluginErrorKind, Plugins, Policies, Ports,
+    BeginError, Clock, Entropy, Journal, PluginError, PluginErrorKind, Plugins, Policies, Ports,
 };
 use claviger_core::secret::Secret;
-use claviger_core::session::{Begun, Session, TokenHash, mint_token};
+use claviger_core::session::{Begun, KnownToken, Session, TokenHash, mint_token};
 use claviger_core::time::Timestamp;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
@@ -92,9 +93,16 @@ impl World {
     pub(super) async fn session(&self) -> Arc<Session> {
         let number = u8::try_from(self.sessions.fetch_add(1, Ordering::Relaxed) + 1).unwrap();
         let session = fixture::session_in(&self.policies.0, number);
-        let (_, hash) = mint_token(&[number; 32]);
-        self.journal.begin_session(&session, hash, &self.begun()).await.unwrap();
+        self.journal.begin_session(&session, &token(number), &self.begun()).await.unwrap();
         session
+    }
+
+    /// A session below `parent`.
+    pub(super) async fn child(&self, parent: &Arc<Session>) -> Result<Arc<Session>, BeginError> {
+        let number = u8::try_from(self.sessions.fetch_add(1, Ordering::Relaxed) + 1).unwrap();
+        let session = fixture::child_in(&self.policies.0, parent, number);
+        self.journal.begin_session(&session, &token(number), &self.begun()).await?;
+        Ok(session)
     }
 
     pub(super) fn begun(&self) -> Begun {
@@ -119,6 +127,12 @@ impl World {
     pub(super) async fn take_due(&self) -> Vec<DueLease> {
         self.journal.take_due(&backend(), self.clock.now(), 100).await.unwrap()
     }
+}
+
+/// What the journal is to keep of the token of the session with this number.
+pub(super) fn token(number: u8) -> KnownToken {
+    let (_, hash) = mint_token(&[number; 32]);
+    KnownToken { hash, binding: Binding::Unix { uid: 1000 } }
 }
 
 /// The token of the session with this number, counted from 1, as its agent would send it.

@@ -20,7 +20,7 @@ use crate::fixture;
 use crate::ids::SessionId;
 use crate::policy::{PolicySources, SCHEMA, Team};
 use crate::principal::{Grounds, Principal, Requester};
-use crate::session::{Session, SessionRecord};
+use crate::session::{Ancestor, Session, SessionRecord};
 
 const ROLES: [&str; 3] = ["r0", "r1", "r2"];
 const REQUESTERS: [&str; 3] = ["unix:0", "unix:1", "unix:9"];
@@ -67,7 +67,7 @@ const RESOURCES: [&str; 12] = [
     "resource in Team::\"t0\"",
 ];
 
-const CONDITIONS: [&str; 16] = [
+const CONDITIONS: [&str; 19] = [
     "",
     "when { principal.authorizations.contains(\"a.read\") }",
     "unless { principal.authorizations.contains(\"a.read\") }",
@@ -79,6 +79,9 @@ const CONDITIONS: [&str; 16] = [
     "when { principal.workload.getTag(\"uid\") == \"1\" }",
     "when { context.requester in Team::\"t1\" }",
     "when { resource.tier == \"standard\" }",
+    "when { context has parent_role && context.parent_role in Team::\"t0\" }",
+    "when { context.parent_role == Role::\"r1\" }",
+    "unless { principal.depth == 0 }",
     // Entities that are not part of the question.
     "when { Role::\"r0\" in Team::\"t0\" }",
     "unless { Requester::\"unix:0\" in Team::\"t1\" }",
@@ -96,6 +99,7 @@ struct World {
     teams: Vec<(Vec<&'static str>, Vec<&'static str>)>,
     role: &'static str,
     requester: &'static str,
+    parent: Option<&'static str>,
     scope: &'static str,
     authorizations: Vec<&'static str>,
     ttl_secs: u64,
@@ -123,13 +127,23 @@ fn world() -> impl Strategy<Value = World> {
         prop::collection::vec(team, 2),
         select(&ROLES[..]),
         select(&REQUESTERS[..]),
+        prop::option::of(select(&ROLES[..])),
         select(&SCOPES[..]),
         subsequence(&["a.read", "orders.read"][..], 0..=2),
         select(&TTLS_SECS[..]),
     )
-        .prop_map(|(policies, teams, role, requester, scope, authorizations, ttl_secs)| {
-            World { policies, teams, role, requester, scope, authorizations, ttl_secs }
-        })
+        .prop_map(
+            |(policies, teams, role, requester, parent, scope, authorizations, ttl_secs)| World {
+                policies,
+                teams,
+                role,
+                requester,
+                parent,
+                scope,
+                authorizations,
+                ttl_secs,
+            },
+        )
 }
 
 fn session_id() -> SessionId {
@@ -181,8 +195,14 @@ impl World {
             requester: Requester::from_record(self.requester.to_owned(), None, Grounds::default()),
             opened_at: fixture::now(),
             ends_at: fixture::now().after(Duration::from_hours(1)),
+            ancestors: self.parent.map(above).into_iter().collect(),
         })
     }
+}
+
+fn above(role: &str) -> Ancestor {
+    let session = SessionId::mint(fixture::now(), &[2; 10]);
+    Ancestor { session, role: role.parse().unwrap() }
 }
 
 fn deciding(policy: &Policy) -> Deciding {
@@ -226,6 +246,7 @@ proptest! {
         let (_, scope) = sources.catalog.scope(&world.scope.parse().unwrap()).unwrap();
         let issue = IssueQuestion {
             session: &session,
+            role: session.role(),
             authorizations: session.authorizations(),
             scope,
             ttl: Duration::from_secs(world.ttl_secs),
@@ -240,6 +261,7 @@ proptest! {
             requester: session.requester(),
             role: &role,
             life: Duration::from_secs(world.ttl_secs),
+            ancestors: session.ancestors(),
         };
         let whole = unsliced(&engine, &set, engine.ask_open_session(&open).unwrap());
         same(&engine.evaluate_open_session(&open), &whole)?;
@@ -253,6 +275,7 @@ proptest! {
         let (_, scope) = sources.catalog.scope(&world.scope.parse().unwrap()).unwrap();
         let asked = engine.ask_issue(&IssueQuestion {
             session: &session,
+            role: session.role(),
             authorizations: session.authorizations(),
             scope,
             ttl: Duration::MAX,
@@ -270,6 +293,7 @@ fn a_scope_outside_the_catalog_is_an_error() {
         teams: vec![],
         role: "r0",
         requester: "unix:0",
+        parent: None,
         scope: "b0/s0",
         authorizations: vec![],
         ttl_secs: 1,
@@ -279,6 +303,7 @@ fn a_scope_outside_the_catalog_is_an_error() {
     let session = world.session();
     let said = engine.evaluate_issue(&IssueQuestion {
         session: &session,
+        role: session.role(),
         authorizations: session.authorizations(),
         scope: elsewhere.scopes.values().next().unwrap(),
         ttl: Duration::from_secs(1),
