@@ -93,6 +93,15 @@ const ROWS: &[Row] = &[
     row("Reload", Asks::Operator, Code::Ok, &["reload"]),
     row("ListPlugins", Asks::Operator, Code::Ok, &["plugin", "list"]),
     row("LiftQuarantine", Asks::Operator, Code::InvalidArgument, &["plugin", "lift", "postgres"]),
+    row(
+        "PutSecret",
+        Asks::Operator,
+        Code::InvalidArgument,
+        &["secret", "put", "orders-db", "--file", "/etc/passwd"],
+    ),
+    row("ListSecrets", Asks::Operator, Code::Ok, &["secret", "list"]),
+    row("DeleteSecret", Asks::Operator, Code::InvalidArgument, &["secret", "delete", "orders-db"]),
+    row("Rekey", Asks::Operator, Code::FailedPrecondition, &["journal", "rekey"]),
 ];
 
 /// The rows that ask for `asks`, each with its method of the contract.
@@ -341,7 +350,10 @@ async fn a_role_that_may_not_be_run_is_as_unknown_as_one_that_never_was() {
         let info = status.get_details_error_info().expect("details");
         let denial = info.metadata.get("denial_id").expect("a denial").clone();
         let plain = |text: &str| text.replace(role, "ROLE").replace(&denial, "DENIAL");
-        let told = plain(&format!("{:?}", status.get_error_details()));
+        // Sorted, since a map of details shows them in any order.
+        let mut told: Vec<_> =
+            info.metadata.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
+        told.sort();
         ((status.code(), reason(status), plain(status.message()), told), denial)
     };
     let mut answers = Vec::new();
