@@ -1,5 +1,6 @@
 //! Decides one ask against one policy snapshot. Pure: no clock, no I/O, no logging.
 
+mod again;
 mod denial;
 mod permit;
 mod ttl;
@@ -8,12 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use again::{Confirmed, decide_lease_again, decide_session_again};
 pub use denial::{Denial, DenialReason, Refused};
 pub(crate) use permit::SessionParts;
 pub use permit::{Permit, SessionPermit};
 pub use ttl::{LimitSource, TTL_DEFAULT, TTL_MAX, TtlLimit};
 
 use crate::ask::Ask;
+use crate::catalog::{Backend, Scope};
 use crate::name::{Authorization, RoleName};
 use crate::policy::{Deciding, Evaluation, Guardrail, IssueQuestion, OpenQuestion, PolicySnapshot};
 use crate::principal::{Principal, Requester};
@@ -35,26 +38,17 @@ pub fn decide(
     let Some((backend, scope)) = snapshot.catalog().scope(&ask.scope) else {
         return Err(deny(DenialReason::UnknownScope { scope: ask.scope.clone() }, vec![]));
     };
-    let authorizations = effective_authorizations(snapshot, session);
     let wish = scope.wish(ask.ttl, backend.ttl_min);
-    let evaluation = evaluate_for_all(
-        snapshot,
-        &IssueQuestion {
-            session,
-            role: session.role(),
-            authorizations: &authorizations,
-            scope,
-            // What a policy compares is what would be granted: the default shrinks to the scope's limit.
-            ttl: wish.unwrap_or_else(|| TTL_DEFAULT.min(scope.ttl_max)),
-            now,
-        },
-    );
-    let permits = permits_of(evaluation).map_err(|refusal| {
-        let reason = DenialReason::of_issue(&refusal, session, scope, ask.ttl);
-        deny(reason, refusal.policies())
-    })?;
-    let policies = ids(&permits);
-    let limits = ttl::limits(backend, scope, authorizations.get(&scope.authorization), &permits);
+    let weighing = Weighing {
+        session,
+        backend,
+        scope,
+        // What a policy compares is what would be granted: the default shrinks to the scope's limit.
+        ttl: wish.unwrap_or_else(|| TTL_DEFAULT.min(scope.ttl_max)),
+        asked: ask.ttl,
+    };
+    let Weighed { policies, limits } =
+        weigh(snapshot, &weighing, now).map_err(|(reason, policies)| deny(reason, policies))?;
     let session_left = session.ends_at().since(now);
     let ttl = ttl::settle(wish, &limits, backend.ttl_min, session_left)
         .map_err(|reason| deny(reason, policies.clone()))?;
@@ -69,6 +63,48 @@ pub fn decide(
         snapshot: snapshot.digest(),
         ask: ask.clone(),
     }))
+}
+
+/// A life on a scope, to be put to the policies.
+struct Weighing<'a> {
+    session: &'a Session,
+    backend: &'a Backend,
+    scope: &'a Scope,
+    /// The life that the policies compare.
+    ttl: Duration,
+    /// What was asked for, for the sentence of a refusal.
+    asked: Option<Duration>,
+}
+
+/// What permits it and what limits it.
+struct Weighed {
+    policies: Vec<String>,
+    limits: Vec<TtlLimit>,
+}
+
+/// Why something is refused, and the ids of the policies that decided.
+type RefusedBy = (DenialReason, Vec<String>);
+
+/// What the policies say of a life on a scope: asked for, or given already.
+fn weigh(
+    snapshot: &PolicySnapshot,
+    weighing: &Weighing<'_>,
+    now: Timestamp,
+) -> Result<Weighed, RefusedBy> {
+    let Weighing { session, backend, scope, ttl, asked } = *weighing;
+    let authorizations = effective_authorizations(snapshot, session);
+    let role = session.role();
+    let authorizations_of = &authorizations;
+    let question =
+        IssueQuestion { session, role, authorizations: authorizations_of, scope, ttl, now };
+    let evaluation = evaluate_for_all(snapshot, &question);
+    let permits = permits_of(evaluation).map_err(|refusal| {
+        let reason = DenialReason::of_issue(&refusal, session, scope, asked);
+        (reason, refusal.policies())
+    })?;
+    let declared = authorizations.get(&scope.authorization);
+    let limits = ttl::limits(backend, scope, declared, &permits);
+    Ok(Weighed { policies: ids(&permits), limits })
 }
 
 /// What the policies say to the session, and what they forbid to a session above it.
@@ -108,27 +144,46 @@ pub fn decide_session(
     if let Some(parent) = &ask.parent {
         fits_below(parent, now).map_err(|reason| deny(reason, vec![]))?;
     }
-    let Some(role) = snapshot.roles().get(&ask.role) else {
-        return Err(deny(DenialReason::UnknownRole { role: ask.role.clone() }, vec![]));
-    };
     let parent = ask.parent.as_deref();
     let life = parent.map_or(life, |parent| life.min(parent.ends_at().since(now)));
     let requester = parent.map_or(&ask.requester, Session::requester);
     let ancestors = parent.map(Session::lineage).unwrap_or_default();
-    let question =
-        OpenQuestion { principal: &ask.principal, requester, role, life, ancestors: &ancestors };
-    let permits = permits_of(snapshot.evaluate_open_session(&question)).map_err(|refusal| {
-        deny(DenialReason::of_open_session(&refusal, &ask.role), refusal.policies())
-    })?;
+    let run = Run { principal: &ask.principal, requester, life, ancestors: &ancestors };
+    let (role, policies) = permits_to_run(snapshot, &ask.role, &run)
+        .map_err(|(reason, policies)| deny(reason, policies))?;
     Ok(SessionPermit {
         role: within_parent(snapshot, role, parent),
         principal: ask.principal.clone(),
         requester: requester.clone(),
         life,
-        policies: ids(&permits),
+        policies,
         snapshot: snapshot.digest(),
         ancestors,
     })
+}
+
+/// Who runs a role, for whom, how long and below whom: asked for, or running already.
+struct Run<'a> {
+    principal: &'a Principal,
+    requester: &'a Requester,
+    life: Duration,
+    ancestors: &'a [Ancestor],
+}
+
+/// The role and the policies that let it run.
+fn permits_to_run<'a>(
+    snapshot: &'a PolicySnapshot,
+    name: &RoleName,
+    run: &Run<'_>,
+) -> Result<(&'a Role, Vec<String>), RefusedBy> {
+    let Some(role) = snapshot.roles().get(name) else {
+        return Err((DenialReason::UnknownRole { role: name.clone() }, vec![]));
+    };
+    let Run { principal, requester, life, ancestors } = *run;
+    let question = OpenQuestion { principal, requester, role, life, ancestors };
+    let permits = permits_of(snapshot.evaluate_open_session(&question))
+        .map_err(|refusal| (DenialReason::of_open_session(&refusal, name), refusal.policies()))?;
+    Ok((role, ids(&permits)))
 }
 
 /// Whether there may be a session below `parent` at all.

@@ -243,6 +243,8 @@ pub enum EndCause {
     /// The issuer no longer publishes the key that proved who runs it or for whom, or the
     /// configuration no longer names the issuer.
     KeyWithdrawn,
+    /// What is in force now no longer permits it.
+    NoLongerPermitted,
 }
 
 impl EndCause {
@@ -255,6 +257,7 @@ impl EndCause {
             Self::ParentEnded => "parent-ended",
             Self::Operator => "operator",
             Self::KeyWithdrawn => "key-withdrawn",
+            Self::NoLongerPermitted => "no-longer-permitted",
         }
     }
 }

@@ -9,5 +9,6 @@ mod rekeying;
 mod secrecy;
 mod secrets;
 mod trees;
+mod withdraw;
 mod world;
 mod writer;

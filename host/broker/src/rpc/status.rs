@@ -96,6 +96,9 @@ pub fn of_open_session(error: &OpenSessionError) -> Status {
     match error {
         OpenSessionError::Denied { id, denial } => denied(*id, denial),
         OpenSessionError::Begin(error) => of_begin(error),
+        OpenSessionError::PoliciesUnsettled => {
+            retryable(Code::Unavailable, "POLICIES_UNSETTLED", error)
+        }
         OpenSessionError::Journal(error) => of_journal(error),
     }
 }
@@ -111,6 +114,7 @@ pub fn of_begin(error: &BeginError) -> Status {
             let details = retry("CHILDREN_EXHAUSTED", next, RETRY_SOON);
             Status::with_error_details(Code::ResourceExhausted, error.to_string(), details)
         }
+        BeginError::SnapshotStale => retryable(Code::Unavailable, "POLICIES_UNSETTLED", error),
         BeginError::Journal(error) => of_journal(error),
     }
 }

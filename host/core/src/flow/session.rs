@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::random;
+use super::{DECIDE_AGAIN_MAX, random};
 use crate::binding::Binding;
 use crate::decide::{Denial, SessionAsk, decide_session};
 use crate::ids::{DenialId, IntentId, SessionId};
@@ -20,22 +20,32 @@ pub async fn open<P: Ports>(
     ask: &SessionAsk,
     binding: Binding,
 ) -> Result<Opened, OpenSessionError> {
-    let snapshot = ports.policies().current();
-    let now = ports.clock().now();
-    let permit = match decide_session(&snapshot, ask, now) {
-        Ok(permit) => permit,
-        Err(denial) => return Err(deny(ports, denial).await),
-    };
-    let begun = crate::session::Begun {
-        policies: permit.policies().to_vec(),
-        snapshot: permit.snapshot(),
-        claimed_reason: ask.claimed_reason.clone(),
-    };
-    let session = Session::begin(permit, SessionId::mint(now, &random(ports.entropy())), now);
-    let (token, hash) = mint_token(&random(ports.entropy()));
-    let known = KnownToken { hash, binding };
-    ports.journal().begin_session(&session, &known, &begun).await?;
-    Ok(Opened { session: Arc::new(session), token, known })
+    for _ in 0..=DECIDE_AGAIN_MAX {
+        let snapshot = ports.policies().current();
+        let now = ports.clock().now();
+        let permit = match decide_session(&snapshot, ask, now) {
+            Ok(permit) => permit,
+            Err(denial) => return Err(deny(ports, denial).await),
+        };
+        let begun = crate::session::Begun {
+            policies: permit.policies().to_vec(),
+            snapshot: permit.snapshot(),
+            claimed_reason: ask.claimed_reason.clone(),
+        };
+        let session = Session::begin(permit, SessionId::mint(now, &random(ports.entropy())), now);
+        let (token, hash) = mint_token(&random(ports.entropy()));
+        let known = KnownToken { hash, binding: binding.clone() };
+        match ports.journal().begin_session(&session, &known, &begun).await {
+            Ok(_) => return Ok(Opened { session: Arc::new(session), token, known }),
+            // A session that began under the earlier policies would not be decided again by the
+            // pass that follows the change.
+            Err(BeginError::SnapshotStale) => {
+                ports.policies().other_than(snapshot.digest()).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(OpenSessionError::PoliciesUnsettled)
 }
 
 /// A session that has begun, with the token that proves it.
@@ -98,6 +108,9 @@ pub enum OpenSessionError {
     /// The session above it ended, or has too many below it.
     #[error(transparent)]
     Begin(BeginError),
+    /// The policies kept changing.
+    #[error("the policies changed several times while the request was being decided: try again")]
+    PoliciesUnsettled,
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -107,6 +120,7 @@ impl From<BeginError> for OpenSessionError {
     fn from(error: BeginError) -> Self {
         match error {
             BeginError::Journal(error) => Self::Journal(error),
+            BeginError::SnapshotStale => Self::PoliciesUnsettled,
             error @ (BeginError::ParentEnded | BeginError::TooManyDescendants { .. }) => {
                 Self::Begin(error)
             }

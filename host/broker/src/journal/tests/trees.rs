@@ -45,7 +45,7 @@ async fn what_is_below_a_session_ends_with_it_and_nothing_beside_it() {
     assert_eq!(again, Ok(None));
     let mut told = Vec::new();
     while let Ok(heard) = news.try_recv() {
-        if let JournalNews::SessionEnded { session, cause } = heard {
+        if let JournalNews::SessionEnded { session, cause, .. } = heard {
             told.push((session, cause.as_str()));
         }
     }
