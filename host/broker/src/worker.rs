@@ -130,11 +130,11 @@ async fn pass(broker: &Arc<Broker>, backend: &BackendName) -> Result<Pass, Journ
     }
     let mut attempts = JoinSet::new();
     let mut recorded = Ok(Pass::More);
-    for lease in due {
+    for group in due {
         while attempts.len() >= ATTEMPTS_AT_ONCE {
             recorded = recorded.and(joined(attempts.join_next().await));
         }
-        attempts.spawn(attempt(Arc::clone(broker), lease));
+        attempts.spawn(attempt(Arc::clone(broker), group));
     }
     while !attempts.is_empty() {
         recorded = recorded.and(joined(attempts.join_next().await));
@@ -142,9 +142,12 @@ async fn pass(broker: &Arc<Broker>, backend: &BackendName) -> Result<Pass, Journ
     recorded
 }
 
-async fn attempt(broker: Arc<Broker>, lease: DueLease) -> Result<(), JournalError> {
-    let state = flow::revoke::revoke(&*broker, &lease).await?;
-    broker.metrics.revoked(&lease, state, broker.clock().now());
+async fn attempt(broker: Arc<Broker>, group: Vec<DueLease>) -> Result<(), JournalError> {
+    let states = flow::revoke::revoke(&*broker, &group).await?;
+    let now = broker.clock().now();
+    for (lease, state) in group.iter().zip(states) {
+        broker.metrics.revoked(lease, state, now);
+    }
     Ok(())
 }
 

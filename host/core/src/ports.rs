@@ -73,6 +73,17 @@ pub trait Plugins: Send + Sync {
     /// Ends what was minted for `lease`, from its handle or from the intent id alone. Succeeds
     /// if there is nothing (left) to end.
     fn revoke(&self, lease: &DueLease) -> impl Future<Output = Result<(), PluginError>> + Send;
+
+    /// How many leases of `backend` [`revoke_all`](Self::revoke_all) ends at once; 1 where each is
+    /// ended alone.
+    fn revoked_at_once(&self, backend: &BackendName) -> usize;
+
+    /// Ends what was minted for each of these leases, all of one backend. After an error any of
+    /// them may or may not be gone.
+    fn revoke_all(
+        &self,
+        leases: &[DueLease],
+    ) -> impl Future<Output = Result<(), PluginError>> + Send;
 }
 
 /// The durable store and the audit log in one. Every method that changes something is durable,
@@ -214,6 +225,13 @@ pub trait Journal: Send + Sync {
         outcome: &RevokeOutcome,
         now: Timestamp,
     ) -> impl Future<Output = Result<LeaseState, JournalError>> + Send;
+
+    /// Records that attempts to revoke these leases succeeded, all in one transaction.
+    fn record_gone(
+        &self,
+        leases: &[DueLease],
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
 }
 
 /// What the end of a session set in motion.

@@ -8,14 +8,16 @@ mod remove;
 mod settings;
 
 use claviger_plugin_sdk::sql::Connection;
-use claviger_plugin_sdk::{Config, Error, Issue, Lease, Problem, Provider, Revoke, Secret};
+use claviger_plugin_sdk::{
+    Config, Error, Issue, Lease, Problem, Provider, Revoke, RevokeAll, Secret,
+};
 use settings::{Parameters, Settings};
 
 /// The plugin: one login role per credential, named after its intent.
 #[derive(Debug)]
 pub struct Postgres;
 
-claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json");
+claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json", batch);
 
 impl Provider for Postgres {
     type Settings = Settings;
@@ -41,6 +43,14 @@ impl Provider for Postgres {
     fn revoke(revoke: &Revoke<Settings>) -> Result<(), Error> {
         let admin = Connection::open(ADMIN)?;
         remove::login(&admin, &login_name(&revoke.intent), &revoke.settings)
+    }
+}
+
+impl RevokeAll for Postgres {
+    fn revoke_all(revokes: &[Revoke<Settings>]) -> Result<(), Error> {
+        let admin = Connection::open(ADMIN)?;
+        let logins: Vec<_> = revokes.iter().map(|revoke| login_name(&revoke.intent)).collect();
+        remove::logins(&admin, &logins)
     }
 }
 

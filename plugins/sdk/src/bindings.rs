@@ -27,3 +27,27 @@ wit_bindgen::generate!({
     export_macro_name: "export_component",
     default_bindings_module: "claviger_plugin_sdk::bindings",
 });
+
+/// The ability to end several credentials at once: a world of its own over the same imports.
+pub mod batch {
+    wit_bindgen::generate!({
+        path: [
+            "../../wit/types",
+            "../../wit/sql",
+            "../../wit/egress",
+            "../../wit/jwt",
+            "../../wit/log",
+            "../../wit/provider",
+            "../../wit/batch",
+        ],
+        world: "claviger:batch/batch",
+        with: {
+            "claviger:types/errors@0.1.0": crate::bindings::claviger::types::errors,
+            "claviger:types/secrets@0.1.0": crate::bindings::claviger::types::secrets,
+            "claviger:provider/calls@0.1.0": crate::bindings::claviger::provider::calls,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_batch",
+        default_bindings_module: "claviger_plugin_sdk::bindings::batch",
+    });
+}

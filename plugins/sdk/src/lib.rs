@@ -28,7 +28,7 @@ pub use bindings::claviger::provider::calls::Lease;
 pub use bindings::claviger::types::errors::{Error, ErrorKind};
 pub use bindings::claviger::types::secrets::Secret;
 pub use claviger_plugin_sdk_macros::Schema;
-pub use provider::{Config, Issue, Problem, Provider, Revoke};
+pub use provider::{Config, Issue, Problem, Provider, Revoke, RevokeAll};
 pub use schema::Schema;
 pub use time::{rfc3339, unix_secs};
 
@@ -39,10 +39,25 @@ pub use time::{rfc3339, unix_secs};
 ///
 /// Once per plugin, at the top level:
 /// `claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json");`.
+/// A plugin that is also [`RevokeAll`] adds `, batch`:
+/// `claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json", batch);`.
 /// On other targets than WebAssembly it only checks that both exist, so that the plugin's own
 /// tests run natively.
 #[macro_export]
 macro_rules! export {
+    ($provider:ty, manifest = $path:literal, batch) => {
+        $crate::export!($provider, manifest = $path);
+
+        const _: () = {
+            #[cfg(not(target_arch = "wasm32"))]
+            const _: fn() = $crate::guest::require_revoke_all::<$provider>;
+
+            #[cfg(target_arch = "wasm32")]
+            type Component = $crate::guest::Component<$provider>;
+            #[cfg(target_arch = "wasm32")]
+            $crate::guest::export_batch!(Component);
+        };
+    };
     ($provider:ty, manifest = $path:literal) => {
         const _: () = {
             const MANIFEST: &[u8] = $crate::guest::manifest!($provider, $path);
@@ -74,8 +89,10 @@ macro_rules! export {
 #[doc(hidden)]
 pub mod guest {
     #[cfg(target_arch = "wasm32")]
+    pub use crate::bindings::batch::export_batch;
+    #[cfg(target_arch = "wasm32")]
     pub use crate::bindings::export_component;
-    pub use crate::provider::{Component, require_provider};
+    pub use crate::provider::{Component, require_provider, require_revoke_all};
     pub use crate::schema::{joined, length, text};
     pub use claviger_plugin_sdk_macros::manifest;
 }

@@ -423,3 +423,29 @@ pub mod exports {
         }
     }
 }
+
+pub mod batch {
+    //! The ability to end several credentials at once.
+
+    pub mod exports {
+        //! The exported package.
+
+        pub mod claviger {
+            //! Its namespace.
+
+            pub mod batch {
+                //! `claviger:batch`.
+
+                pub mod revocation {
+                    //! What an able plugin implements.
+                    use crate::bindings::claviger::provider::calls::RevokeRequest;
+                    use crate::bindings::claviger::types::errors::Error;
+
+                    pub trait Guest {
+                        fn revoke_all(requests: Vec<RevokeRequest>) -> Result<(), Error>;
+                    }
+                }
+            }
+        }
+    }
+}

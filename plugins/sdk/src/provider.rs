@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 
 use serde::de::DeserializeOwned;
 
+use crate::bindings::batch::exports::claviger::batch::revocation;
 use crate::bindings::claviger::provider::calls::{IssueRequest, RevokeRequest};
 use crate::bindings::exports::claviger::provider::provider::Guest;
 use crate::{Error, ErrorKind, Lease};
@@ -33,6 +34,14 @@ pub trait Provider {
     /// Ends a credential, also one of which only the intent is known. `Ok` when it is gone,
     /// whether or not it existed.
     fn revoke(revoke: &Revoke<Self::Settings>) -> Result<(), Error>;
+}
+
+/// A provider whose upstream ends several credentials faster at once than one after the other.
+/// Exported by `export!(…, manifest = "…", batch)`.
+pub trait RevokeAll: Provider {
+    /// Ends every one of these credentials, at most 32. `Ok` when all are gone, whether or not they
+    /// existed. After an error the host ends each alone with [`Provider::revoke`].
+    fn revoke_all(revokes: &[Revoke<Self::Settings>]) -> Result<(), Error>;
 }
 
 /// The configuration of one backend with all of its scopes.
@@ -124,19 +133,32 @@ impl<P: Provider> Guest for Component<P> {
     }
 
     fn revoke(request: &RevokeRequest) -> Result<(), Error> {
-        let revoke = Revoke {
-            intent: request.intent(),
-            scope: request.scope(),
-            settings: parse("settings", &request.settings())?,
-            handle: request.lease_handle(),
-            now: request.now(),
-        };
-        P::revoke(&revoke)
+        P::revoke(&parse_revoke::<P>(request)?)
     }
+}
+
+impl<P: RevokeAll> revocation::Guest for Component<P> {
+    fn revoke_all(requests: Vec<RevokeRequest>) -> Result<(), Error> {
+        let revokes: Result<Vec<_>, _> = requests.iter().map(parse_revoke::<P>).collect();
+        P::revoke_all(&revokes?)
+    }
+}
+
+fn parse_revoke<P: Provider>(request: &RevokeRequest) -> Result<Revoke<P::Settings>, Error> {
+    Ok(Revoke {
+        intent: request.intent(),
+        scope: request.scope(),
+        settings: parse("settings", &request.settings())?,
+        handle: request.lease_handle(),
+        now: request.now(),
+    })
 }
 
 /// Compiles only for a provider: what `export!` checks where it exports nothing.
 pub fn require_provider<P: Provider>() {}
+
+/// The same for one that ends several credentials at once.
+pub fn require_revoke_all<P: RevokeAll>() {}
 
 fn parse<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, Error> {
     serde_json::from_str(json).map_err(|error| {

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 
 use crate::sql::{Row, Sql};
-use crate::{Error, ErrorKind, Issue, Lease, Provider, Revoke};
+use crate::{Error, ErrorKind, Issue, Lease, Provider, Revoke, RevokeAll};
 
 /// A host whose connections answer as a test says. Lives for one call.
 #[derive(Default)]
@@ -137,6 +137,11 @@ impl Host {
     /// Runs a plugin's `revoke`.
     pub fn revoke<P: Provider>(self, revoke: &Revoke<P::Settings>) -> Seen<()> {
         self.run(|| P::revoke(revoke))
+    }
+
+    /// Runs a plugin's `revoke_all`.
+    pub fn revoke_all<P: RevokeAll>(self, revokes: &[Revoke<P::Settings>]) -> Seen<()> {
+        self.run(|| P::revoke_all(revokes))
     }
 
     /// Runs any part of a plugin that reaches the host.

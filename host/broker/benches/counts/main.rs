@@ -21,6 +21,7 @@ use claviger_core::intent::Intent;
 use claviger_core::issued::{Credential, Field, FieldValue, Issued};
 use claviger_core::journal::{Entry, Event};
 use claviger_core::lease::DueLease;
+use claviger_core::name::BackendName;
 use claviger_core::policy::{PolicySnapshot, SnapshotDigest};
 use claviger_core::ports::{Clock, Entropy, Journal, PluginError, Plugins, Policies, Ports};
 use claviger_core::secret::Secret;
@@ -178,6 +179,14 @@ impl Plugins for World {
     }
 
     async fn revoke(&self, _lease: &DueLease) -> Result<(), PluginError> {
+        Ok(())
+    }
+
+    fn revoked_at_once(&self, _backend: &BackendName) -> usize {
+        1
+    }
+
+    async fn revoke_all(&self, _leases: &[DueLease]) -> Result<(), PluginError> {
         Ok(())
     }
 }

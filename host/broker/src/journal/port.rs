@@ -217,6 +217,24 @@ impl Journal for SqliteJournal {
             })
             .await
     }
+
+    async fn record_gone(&self, leases: &[DueLease], now: Timestamp) -> Result<(), JournalError> {
+        let gone = |lease: &DueLease| Attempt {
+            id: lease.id,
+            seen: lease.state,
+            outcome: RevokeOutcome::Gone,
+            now,
+        };
+        let attempts: Vec<_> = leases.iter().map(gone).collect();
+        self.queue
+            .submit(move |ledger| {
+                for attempt in &attempts {
+                    record_revocation(ledger, attempt)?;
+                }
+                Ok(())
+            })
+            .await
+    }
 }
 
 struct Beginning {

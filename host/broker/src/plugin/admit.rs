@@ -8,9 +8,10 @@ use claviger_core::name::PluginName;
 use data_encoding::HEXLOWER;
 use thiserror::Error;
 use tokio::sync::Semaphore;
-use wasmtime::component::Component;
+use wasmtime::component::{Component, InstancePre};
 
-use super::bindings::PluginPre;
+use super::bindings::{BatchPre, PluginPre};
+use super::call::Call;
 use super::compile::CompileError;
 use super::components::Source;
 use super::engine::Sandbox;
@@ -26,7 +27,9 @@ pub struct Loaded {
     pub(super) manifest: Arc<Manifest>,
     pub(super) sha256: [u8; 32],
     pub(super) signature: SignatureState,
-    pub(super) pre: PluginPre<super::call::Call>,
+    pub(super) pre: PluginPre<Call>,
+    /// The ability to end several credentials at once, if it has it.
+    pub(super) batch: Option<BatchPre<Call>>,
     component: Component,
     grants: Grants,
     /// Shared with what the same bytes become at the next reload: a reload forgives no trap.
@@ -105,8 +108,9 @@ impl Loaded {
                 sandbox.components.get(&sandbox.engine, &source)?
             }
         };
-        let pre = link::link(&component, grants)?;
-        let pre = PluginPre::new(pre).map_err(|error| LinkError::Mismatch(format!("{error:#}")))?;
+        let linked = link::link(&component, grants)?;
+        let batch = batch(&component, &linked)?;
+        let pre = PluginPre::new(linked).map_err(mismatch)?;
         let quarantine = earlier.map(|earlier| Arc::clone(&earlier.quarantine)).unwrap_or_default();
         let turns = earlier.map_or_else(|| sandbox.share(), |earlier| Arc::clone(&earlier.turns));
         Ok(Arc::new(Self {
@@ -115,6 +119,7 @@ impl Loaded {
             sha256,
             signature,
             pre,
+            batch,
             component,
             grants,
             quarantine,
@@ -171,6 +176,20 @@ pub fn inspect(spec: &PluginSpec) -> Result<Inspected, AdmitError> {
     Ok(Inspected { manifest, sha256, signature })
 }
 
+/// The ability to end several credentials at once, if the component has it.
+pub(super) fn batch(
+    component: &Component,
+    linked: &InstancePre<Call>,
+) -> Result<Option<BatchPre<Call>>, LinkError> {
+    let has_it = component.get_export_index(None, BATCH).is_some();
+    has_it.then(|| BatchPre::new(linked.clone())).transpose().map_err(mismatch)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
+pub(super) fn mismatch(error: wasmtime::Error) -> LinkError {
+    LinkError::Mismatch(format!("{error:#}"))
+}
+
 fn small_enough(spec: &PluginSpec, class: LimitsClass) -> Result<(), AdmitError> {
     let (found, most) = (spec.bytes.len(), component_bytes_max(class));
     if found > most { Err(AdmitError::TooLarge { found, most }) } else { Ok(()) }
@@ -181,3 +200,6 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
     hash
 }
+
+/// The export that an able component has: see `wit/batch`.
+const BATCH: &str = "claviger:batch/revocation@0.1.0";

@@ -1,6 +1,7 @@
 //! The plugin contract in Rust: the only module that knows WIT types. Translates between them
 //! and the host's own, and does nothing else.
 
+mod batch;
 mod calls;
 mod http;
 mod jwt;
@@ -12,6 +13,8 @@ use claviger_core::issued::Issued;
 use wasmtime::component::{HasSelf, Linker, Resource};
 use wasmtime::{Result, Store};
 
+pub use self::batch::revoke_all;
+pub use self::generated::batch::{Batch, BatchPre};
 use self::generated::claviger;
 use self::generated::claviger::types::errors::{Error, ErrorKind};
 pub use self::generated::{Plugin, PluginPre};
@@ -55,6 +58,27 @@ mod generated {
             "claviger:provider/calls.lease": crate::plugin::lease::LeaseDraft,
         },
     });
+
+    /// An ability that a component may have or not: a world of its own over the same imports.
+    pub mod batch {
+        wasmtime::component::bindgen!({
+            path: [
+                "../../wit/types",
+                "../../wit/sql",
+                "../../wit/egress",
+                "../../wit/jwt",
+                "../../wit/log",
+                "../../wit/provider",
+                "../../wit/batch",
+            ],
+            world: "claviger:batch/batch",
+            exports: { default: async },
+            with: {
+                "claviger:types/errors": super::claviger::types::errors,
+                "claviger:provider/calls": super::claviger::provider::calls,
+            },
+        });
+    }
 }
 
 /// Something that a plugin finds wrong with a configuration.

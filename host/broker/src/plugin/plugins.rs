@@ -349,8 +349,17 @@ impl Plugins {
         backend: &BackendName,
         request: impl FnOnce(&str) -> RevokeRequest,
     ) -> Result<(), PluginError> {
+        self.end_by(backend, |settings| Task::Revoke(request(settings))).await
+    }
+
+    /// Has `task` end something on `backend`.
+    pub(super) async fn end_by(
+        &self,
+        backend: &BackendName,
+        task: impl FnOnce(&str) -> Task,
+    ) -> Result<(), PluginError> {
         let (loaded, backend) = self.backend(backend)?;
-        let task = Task::Revoke(request(&backend.settings));
+        let task = task(&backend.settings);
         match self.run(loaded, Some(Arc::clone(backend))).perform(task).await? {
             Answer::Revoked => Ok(()),
             Answer::Problems(_) | Answer::Issued(_) => Err(mixed_up(loaded)),
@@ -402,7 +411,26 @@ impl ports::Plugins for Plugins {
         let backend = lease.scope.backend();
         self.end(backend, |settings| RevokeRequest::new(lease, settings)).await
     }
+
+    fn revoked_at_once(&self, backend: &BackendName) -> usize {
+        match self.backend(backend) {
+            Ok((loaded, _)) if loaded.batch.is_some() => REVOKED_AT_ONCE_MAX,
+            Ok(_) | Err(_) => 1,
+        }
+    }
+
+    async fn revoke_all(&self, leases: &[DueLease]) -> Result<(), PluginError> {
+        let Some(first) = leases.first() else { return Ok(()) };
+        self.end_by(first.scope.backend(), |settings| {
+            let requests = leases.iter().map(|lease| RevokeRequest::new(lease, settings));
+            Task::RevokeAll(requests.collect())
+        })
+        .await
+    }
 }
+
+/// Documented in `wit/batch`: one statement for each and a few more stay under a call's 64.
+const REVOKED_AT_ONCE_MAX: usize = 32;
 
 /// A fault of this module: an answer to another question.
 fn mixed_up(loaded: &Loaded) -> PluginError {

@@ -33,6 +33,8 @@ pub enum Task {
     Issue(IssueRequest),
     /// `revoke`.
     Revoke(RevokeRequest),
+    /// `revoke-all`, of a plugin that has it.
+    RevokeAll(Vec<RevokeRequest>),
 }
 
 /// What came of it.
@@ -41,7 +43,7 @@ pub enum Answer {
     Problems(Vec<Problem>),
     /// What was minted.
     Issued(Issued),
-    /// It is gone.
+    /// It is gone, or all of them are.
     Revoked,
 }
 
@@ -235,6 +237,14 @@ async fn answer(
     loaded: &Loaded,
     task: Task,
 ) -> wasmtime::Result<Result<Answer, Failure>> {
+    let task = match (task, &loaded.batch) {
+        (Task::RevokeAll(requests), Some(batch)) => {
+            let plugin = batch.instantiate_async(&mut *store).await?;
+            let revoked = bindings::revoke_all(store, &plugin, requests).await?;
+            return Ok(revoked.map(|()| Answer::Revoked));
+        }
+        (task, _) => task,
+    };
     let plugin = loaded.pre.instantiate_async(&mut *store).await?;
     Ok(match task {
         Task::Validate(config) => {
@@ -247,6 +257,7 @@ async fn answer(
         Task::Revoke(request) => {
             bindings::revoke(store, &plugin, request).await?.map(|()| Answer::Revoked)
         }
+        Task::RevokeAll(_) => Err(Failure::unsent(FailureKind::Unsupported, NO_BATCH)),
     })
 }
 
@@ -298,7 +309,7 @@ impl Task {
     fn subject(&self) -> Option<Arc<Subject>> {
         match self {
             Self::Issue(request) => Some(Arc::new(request.subject())),
-            Self::Validate(_) | Self::Revoke(_) => None,
+            Self::Validate(_) | Self::Revoke(_) | Self::RevokeAll(_) => None,
         }
     }
 
@@ -307,6 +318,7 @@ impl Task {
             Self::Validate(_) => super::observe::Call::ValidateConfig,
             Self::Issue(_) => super::observe::Call::Issue,
             Self::Revoke(_) => super::observe::Call::Revoke,
+            Self::RevokeAll(_) => super::observe::Call::RevokeAll,
         }
     }
 }
@@ -337,6 +349,9 @@ const fn kind(kind: FailureKind) -> PluginErrorKind {
         }
     }
 }
+
+/// For whoever calls it without asking whether the plugin can.
+const NO_BATCH: &str = "the plugin ends one credential at a time";
 
 /// What one host call may carry from the guest: well above the largest statement.
 const HOSTCALL_BYTES_MAX: usize = 1024 * 1024;

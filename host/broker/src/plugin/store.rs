@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use claviger_core::intent::Intent;
 use claviger_core::issued::Issued;
 use claviger_core::lease::DueLease;
+use claviger_core::name::BackendName;
 use claviger_core::ports::{self, PluginError};
 
 use super::plugins::Plugins;
@@ -39,5 +40,13 @@ impl ports::Plugins for PluginStore {
 
     async fn revoke(&self, lease: &DueLease) -> Result<(), PluginError> {
         self.current().revoke(lease).await
+    }
+
+    fn revoked_at_once(&self, backend: &BackendName) -> usize {
+        self.current().revoked_at_once(backend)
+    }
+
+    async fn revoke_all(&self, leases: &[DueLease]) -> Result<(), PluginError> {
+        self.current().revoke_all(leases).await
     }
 }

@@ -80,6 +80,14 @@ impl Fixture {
         self.plugins.end(&"backend".parse().unwrap(), request).await
     }
 
+    /// Of the intents alone, in one call.
+    async fn revoke_all(&self, ids: &[IntentId]) -> Result<(), PluginError> {
+        let task = |settings: &str| {
+            run::Task::RevokeAll(ids.iter().map(|id| revoke_request(*id, settings)).collect())
+        };
+        self.plugins.end_by(&"backend".parse().unwrap(), task).await
+    }
+
     fn parameters(&self) -> String {
         r#"{"grant_role": "readers"}"#.to_owned()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use claviger_core::ids::{IntentId, SessionId};
 use claviger_core::issued::{Handle, Issued};
 use claviger_core::name::BackendName;
-use claviger_core::ports::PluginError;
+use claviger_core::ports::{self, PluginError};
 use claviger_core::time::Timestamp;
 use zeroize::Zeroizing;
 
@@ -19,6 +19,7 @@ use super::link::{self, Grants};
 use super::manifest::LimitsClass;
 use super::plugins::{LoadError, Plugins, PluginsOptions};
 use super::request::{IssueRequest, RevokeRequest};
+use super::run::Task;
 use super::spec::{BackendSpec, Limits, PluginSpec};
 use crate::issuer::Issuer;
 
@@ -94,14 +95,35 @@ impl Trial {
         ask: &Ask,
         handle: Option<&Handle>,
     ) -> Result<(), PluginError> {
-        let request = |settings: &str| RevokeRequest {
-            intent: ask.intent.bare(),
-            scope: format!("{backend}/{SCOPE}"),
-            settings: settings.to_owned(),
-            handle: handle.map(|handle| Zeroizing::new(handle.as_str().to_owned())),
-            now_secs: ask.now_secs,
-        };
+        let handle = handle.map(|handle| Zeroizing::new(handle.as_str().to_owned()));
+        let request =
+            |settings: &str| RevokeRequest { handle, ..revoke_request(backend, ask, settings) };
         self.plugins.end(backend, request).await
+    }
+
+    /// How many credentials the plugin can end in one call.
+    pub fn revoked_at_once(&self, backend: &BackendName) -> usize {
+        ports::Plugins::revoked_at_once(&self.plugins, backend)
+    }
+
+    /// Runs the plugin's `revoke-all`, with the intents alone.
+    pub async fn revoke_all(&self, backend: &BackendName, asks: &[Ask]) -> Result<(), PluginError> {
+        self.plugins
+            .end_by(backend, |settings| {
+                let request = |ask: &Ask| revoke_request(backend, ask, settings);
+                Task::RevokeAll(asks.iter().map(request).collect())
+            })
+            .await
+    }
+}
+
+fn revoke_request(backend: &BackendName, ask: &Ask, settings: &str) -> RevokeRequest {
+    RevokeRequest {
+        intent: ask.intent.bare(),
+        scope: format!("{backend}/{SCOPE}"),
+        settings: settings.to_owned(),
+        handle: None,
+        now_secs: ask.now_secs,
     }
 }
 
@@ -112,10 +134,10 @@ pub fn links(bytes: &[u8], class: LimitsClass, grants: Grants) -> Result<(), Str
     let source = Source { wasm: bytes, sha256: &sha256, class };
     let component = sandbox.components.get(&sandbox.engine, &source);
     let component = component.map_err(|error| error.to_string())?;
-    let pre = link::link(&component, grants).map_err(|error| error.to_string())?;
-    super::bindings::PluginPre::new(pre)
-        .map(drop)
-        .map_err(|error| link::LinkError::Mismatch(format!("{error:#}")).to_string())
+    let linked = link::link(&component, grants).map_err(|error| error.to_string())?;
+    admit::batch(&component, &linked).map_err(|error| error.to_string())?;
+    let plugin = super::bindings::PluginPre::new(linked).map_err(admit::mismatch);
+    plugin.map(drop).map_err(|error| error.to_string())
 }
 
 /// A sandbox that compiles anew: what is being written changes each time.

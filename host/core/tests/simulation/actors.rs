@@ -126,10 +126,10 @@ pub async fn reap(sim: Sim) {
 pub async fn worker_pass(sim: Sim, backend: usize) {
     let backend = BACKENDS[backend].parse().unwrap();
     let limit = sim.world().rng.random_range(1..6);
-    let Ok(leases) = revoke::take(&sim, &backend, limit).await else { return };
-    for lease in leases {
+    let Ok(groups) = revoke::take(&sim, &backend, limit).await else { return };
+    for group in groups {
         sim.dawdle().await;
-        let _taken_again_in_the_next_pass = revoke::revoke(&sim, &lease).await;
+        let _taken_again_in_the_next_pass = revoke::revoke(&sim, &group).await;
     }
 }
 

@@ -528,4 +528,14 @@ impl Journal for Sim {
         let (seen, outcome) = (Seen { id: lease.id, state: lease.state }, outcome.clone());
         self.write(move |world| world.record_revocation(&seen, &outcome, now)).await
     }
+
+    async fn record_gone(&self, leases: &[DueLease], now: Timestamp) -> Result<(), JournalError> {
+        let seen: Vec<_> = leases.iter().map(|l| Seen { id: l.id, state: l.state }).collect();
+        self.write(move |world| {
+            for lease in &seen {
+                world.record_revocation(lease, &RevokeOutcome::Gone, now);
+            }
+        })
+        .await
+    }
 }

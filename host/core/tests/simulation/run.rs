@@ -114,6 +114,7 @@ impl Run {
             journal_down: world.chance(15),
             plugin_percent: if world.chance(50) { percent } else { 0 },
             revoke_down: world.chance(20),
+            revoked_at_once: world.rng.random_range(1..5),
         };
     }
 

@@ -8,7 +8,7 @@ use claviger_core::ids::{IntentId, SessionId};
 use claviger_core::intent::Intent;
 use claviger_core::issued::{Credential, Handle, Issued};
 use claviger_core::lease::DueLease;
-use claviger_core::name::IdempotencyKey;
+use claviger_core::name::{BackendName, IdempotencyKey};
 use claviger_core::ports::{PluginError, PluginErrorKind, Plugins};
 use claviger_core::time::Timestamp;
 use rand::Rng;
@@ -131,6 +131,28 @@ impl Plugins for Sim {
         }
         *self.world().upstream.revocations_failed.entry(lease.id).or_default() += 1;
         Err(error(PluginErrorKind::Unavailable, true))
+    }
+
+    fn revoked_at_once(&self, _backend: &BackendName) -> usize {
+        self.world().faults.revoked_at_once.max(1)
+    }
+
+    async fn revoke_all(&self, leases: &[DueLease]) -> Result<(), PluginError> {
+        for (index, lease) in leases.iter().enumerate() {
+            let Err(failure) = self.revoke(lease).await else { continue };
+            let world = &mut *self.world();
+            // Half of the time as if only this lease were in the way.
+            if world.chance(50) {
+                return Err(PluginError { kind: PluginErrorKind::Conflict, ..failure });
+            }
+            for other in leases.iter().enumerate().filter(|(at, _)| *at != index) {
+                *world.upstream.revocations_failed.entry(other.1.id).or_default() += 1;
+            }
+            world.coverage.revocations_failed_together += 1;
+            return Err(failure);
+        }
+        self.world().coverage.revoked_together += 1;
+        Ok(())
     }
 }
 

@@ -90,6 +90,8 @@ pub struct Faults {
     pub journal_down: bool,
     pub plugin_percent: u32,
     pub revoke_down: bool,
+    /// How many leases the plugin can end in one call.
+    pub revoked_at_once: usize,
 }
 
 macro_rules! coverage {
@@ -140,6 +142,8 @@ coverage!(
     lapsed,
     stuck,
     revoked,
+    revoked_together,
+    revocations_failed_together,
     already_ended,
 );
 

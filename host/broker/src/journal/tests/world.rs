@@ -322,4 +322,12 @@ impl Plugins for TestPlugins {
     async fn revoke(&self, _lease: &DueLease) -> Result<(), PluginError> {
         Ok(())
     }
+
+    fn revoked_at_once(&self, _backend: &BackendName) -> usize {
+        3
+    }
+
+    async fn revoke_all(&self, _leases: &[DueLease]) -> Result<(), PluginError> {
+        Ok(())
+    }
 }

@@ -61,6 +61,9 @@ impl Suite {
         report.add("revoke-twice", self.revoke_twice().await);
         report.add("revoke-by-intent-alone", self.revoke_by_intent_alone().await);
         report.add("revoke-of-nothing", self.revoke_of_nothing().await);
+        if self.trial.revoked_at_once(&backend_name(DIRECT)) > 1 {
+            report.add("revoke-all", self.revoke_all().await);
+        }
         report.add("issue-twice", self.issue_twice().await);
         report.add("lost-issue-revoked", self.lost_issue_revoked().await);
         report.add("lost-issue-repeated", self.lost_issue_repeated().await);
@@ -121,6 +124,26 @@ impl Suite {
             .await
             .map_err(|error| format!("`revoke` of an intent that never minted fails: {error}"))?;
         ok("`revoke` of an intent that never minted says `ok`")
+    }
+
+    /// For plugins that can end several credentials in one call.
+    async fn revoke_all(&mut self) -> Verdict {
+        let mut asks = vec![self.ask(), self.ask(), self.ask()];
+        let mut minted = Vec::new();
+        for ask in &asks {
+            minted.push(self.issued(DIRECT, ask).await?);
+        }
+        asks.insert(1, self.ask());
+        for what in ["`revoke-all`", "a second `revoke-all`"] {
+            if let Err(error) = self.trial.revoke_all(&backend_name(DIRECT), &asks).await {
+                self.seen.said("an error of `revoke-all`", &error.to_string());
+                return Err(format!("{what}, with one that never was among them, fails: {error}"));
+            }
+        }
+        for minted in &minted {
+            self.dead(minted).await?;
+        }
+        ok("`revoke-all` ends several credentials, one that never was among them")
     }
 
     async fn issue_twice(&mut self) -> Verdict {

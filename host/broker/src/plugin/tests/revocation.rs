@@ -56,6 +56,43 @@ async fn an_open_connection_dies_with_its_login() {
 }
 
 #[tokio::test]
+async fn several_logins_end_in_one_call_and_one_that_owns_something_ends_none() {
+    let fixture = Fixture::load(POSTGRES, unprivileged_backend(server())).await;
+    let mut logins = Vec::new();
+    for _ in 0..3 {
+        logins.push(Minted::with(&fixture, r#"{"grant_role": "writers"}"#).await);
+    }
+    let [first, second, owner] = &logins[..] else { panic!("three logins") };
+    let mut idle = OpenPsql::start(second);
+    assert_eq!(idle.ask("SELECT 'open';"), "open");
+    owner.runs("CREATE TABLE in_the_way ()").unwrap();
+    let error = fixture.revoke_all(&[first.id, owner.id]).await.unwrap_err();
+    assert_eq!(error.code.as_deref(), Some("2BP01"), "{error}");
+    assert!(first.exists() && owner.exists(), "one transaction drops both or neither");
+    let never_minted = intent();
+    fixture.revoke_all(&[first.id, never_minted, second.id]).await.unwrap();
+    assert!(!first.exists() && !second.exists());
+    assert_eq!(idle.ask("SELECT 'still alive';"), "");
+    fixture.revoke_all(&[first.id, never_minted]).await.unwrap();
+    fixture.revoke(owner.id).await.unwrap();
+    assert!(!owner.exists());
+}
+
+#[tokio::test]
+async fn a_plugin_without_the_ability_is_never_asked_for_it() {
+    let fixture = Fixture::load(POSTGRES, unprivileged_backend(server())).await;
+    let able = ports_at_once(&fixture);
+    let bare = Fixture::load("hostile/forgets_to_revoke", unprivileged_backend(server())).await;
+    assert_eq!((able, ports_at_once(&bare)), (32, 1));
+    let error = bare.revoke_all(&[intent()]).await.unwrap_err();
+    assert!(error.message.contains("one credential at a time"), "{error}");
+}
+
+fn ports_at_once(fixture: &Fixture) -> usize {
+    claviger_core::ports::Plugins::revoked_at_once(&fixture.plugins, &"backend".parse().unwrap())
+}
+
+#[tokio::test]
 async fn what_a_login_made_is_dropped_with_it() {
     let fixture = Fixture::load(POSTGRES, unprivileged_backend(server())).await;
     let login = Minted::with(&fixture, r#"{"grant_role": "writers"}"#).await;
