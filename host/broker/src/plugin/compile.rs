@@ -321,13 +321,15 @@ mod tests {
     fn a_child_that_runs_out_of_memory_ends_without_harm() {
         let folder = tempfile::tempdir().unwrap();
         let wasm = std::fs::read(crate::plugin::tests::component_path("postgres")).unwrap();
-        // 100 MB of address space, which the compiler's threads alone exceed.
+        // 100 MB of address space: too little for what the compiler needs.
         let (program, limit) = (folder.path().join("clavigerd"), "ulimit -v 100000");
         let script = format!("#!/bin/bash\n{limit}\nexec {} \"$@\"\n", tests_program().display());
         std::fs::write(&program, script).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let said = error(&Compiler::of(program), &wasm);
-        assert!(said.contains("made the compiler end without an answer"), "{said}");
+        // It ends, or says so, by where it ran out.
+        let sentences = ["made the compiler end without an answer", "out of memory"];
+        assert!(sentences.iter().any(|sentence| said.contains(sentence)), "{said}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use claviger_core::ids::IntentId;
 use claviger_core::journal::{Entry, Event};
 use claviger_core::lease::{DueCause, DueLease, Lease, LeaseState, RevokeOutcome};
 use claviger_core::policy::{PolicyFile, PolicySnapshot};
-use claviger_core::ports::{Clock, Journal, OpenError, SessionEnded};
+use claviger_core::ports::{BeginError, Clock, Journal, OpenError, SessionEnded};
 use claviger_core::session::{EndCause, Session};
 
 use super::queries::events;
@@ -76,7 +76,7 @@ async fn no_intent_under_policies_that_are_no_longer_in_force() {
 }
 
 #[tokio::test]
-async fn no_intent_before_any_policies_were_loaded() {
+async fn nothing_begins_before_any_policies_were_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let journal = super::world::open(&folder.path().join("journal.db")).unwrap().journal;
     let (snapshot, session) = (fixture::snapshot(), fixture::session());
@@ -85,10 +85,11 @@ async fn no_intent_before_any_policies_were_loaded() {
         snapshot: snapshot.digest(),
         claimed_reason: None,
     };
-    journal.begin_session(&session, &super::world::token(1), &begun).await.unwrap();
+    let began = journal.begin_session(&session, &super::world::token(1), &begun).await;
+    assert_eq!(began, Err(BeginError::SnapshotStale));
     let permit = fixture::permit_in(&snapshot, &session);
     let opened = journal.open_intent(intent(1), &permit, fixture::now()).await;
-    assert_eq!(opened, Err(OpenError::SnapshotStale));
+    assert!(opened.is_err(), "{opened:?}");
 }
 
 #[tokio::test]
