@@ -1,5 +1,6 @@
 //! Decides one ask against one policy snapshot. Pure: no clock, no I/O, no logging.
 
+mod admin;
 mod denial;
 mod permit;
 mod ttl;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use admin::{AdminPermit, decide_admin};
 pub use denial::{Denial, DenialReason, Refused};
 pub(crate) use permit::SessionParts;
 pub use permit::{Permit, SessionPermit};

@@ -24,6 +24,7 @@ use super::fault::Fault;
 use super::leases::{Minted, NewLease, StoredLease, next_due_at, unsettled};
 use super::ledger::Ledger;
 use super::news::JournalNews;
+use super::revocation::Word;
 
 impl Journal for SqliteJournal {
     async fn begin_session(
@@ -62,7 +63,8 @@ impl Journal for SqliteJournal {
         cause: EndCause,
         now: Timestamp,
     ) -> Result<Option<SessionEnded>, JournalError> {
-        self.queue.submit(move |ledger| end_session(ledger, session, cause, now)).await
+        let ending = Ending { cause, word: None, now };
+        self.queue.submit(move |ledger| end_session(ledger, session, &ending)).await
     }
 
     async fn record_denial(
@@ -359,34 +361,42 @@ fn release_lease(
     Ok(Some(lease.state))
 }
 
-fn end_session(
+/// How a session ends.
+pub(super) struct Ending<'a> {
+    pub(super) cause: EndCause,
+    /// At whose word, if an operator ends it.
+    pub(super) word: Option<&'a Word>,
+    pub(super) now: Timestamp,
+}
+
+pub(super) fn end_session(
     ledger: &mut Ledger<'_>,
     id: SessionId,
-    cause: EndCause,
-    now: Timestamp,
+    ending: &Ending<'_>,
 ) -> Result<Option<SessionEnded>, Fault> {
     let Some(session) = ledger.running_session(id)? else { return Ok(None) };
     let below = ledger.below(id)?;
     let mut ended = SessionEnded {
-        leases_due: end_one(ledger, &session, cause, now)?,
+        leases_due: end_one(ledger, &session, ending)?,
         below: u64::try_from(below.len()).unwrap_or(u64::MAX),
     };
+    let with_it = Ending { cause: EndCause::ParentEnded, ..*ending };
     for session in &below {
-        ended.leases_due += end_one(ledger, session, EndCause::ParentEnded, now)?;
+        ended.leases_due += end_one(ledger, session, &with_it)?;
     }
     Ok(Some(ended))
 }
 
 /// Ends one session and says how many of its leases fell due.
-fn end_one(
-    ledger: &mut Ledger<'_>,
-    session: &Session,
-    cause: EndCause,
-    now: Timestamp,
-) -> Result<u64, Fault> {
+fn end_one(ledger: &mut Ledger<'_>, session: &Session, ending: &Ending<'_>) -> Result<u64, Fault> {
+    let Ending { cause, word, now } = *ending;
     ledger.mark_ended(session.id(), cause, now)?;
     let leases_due = ledger.end_leases(session.id(), now)?;
-    ledger.append(&Entry::session_ended(session, cause, leases_due, now))?;
+    let mut entry = Entry::session_ended(session, cause, leases_due, now);
+    if let Some(word) = word {
+        word.sign(&mut entry);
+    }
+    ledger.append(&entry)?;
     ledger.tell(JournalNews::SessionEnded { session: session.id(), cause });
     Ok(leases_due)
 }
