@@ -125,7 +125,7 @@ async fn agents_find_no_admin_service_on_their_socket() {
         let code = answer.err().map_or(Code::Ok, |status| status.code());
         let expect = match method.name.as_str() {
             "RetryLease" | "LiftQuarantine" => Code::InvalidArgument,
-            "PutSecret" | "DeleteSecret" => Code::InvalidArgument,
+            "PutSecret" | "DeleteSecret" | "RotateRoot" => Code::InvalidArgument,
             "Rekey" => Code::FailedPrecondition,
             _ => Code::Ok,
         };
@@ -164,6 +164,7 @@ async fn only_operators_operate_even_when_the_socket_is_open_to_all() {
         &["secret", "put", "orders-db", "--file", "/etc/passwd"],
         &["secret", "list"],
         &["secret", "delete", "orders-db"],
+        &["backend", "rotate", "orders-db"],
         &["journal", "rekey"],
         &["reload"],
     ] {

@@ -20,6 +20,7 @@ use crate::issuer::{self, Issuer};
 use crate::journal::{CommitObserver, JournalOptions, SealingKeys, SqliteJournal};
 use crate::plugin::{Observe, PluginStore, PluginsOptions};
 use crate::policies::{self, PolicyStore};
+use crate::rotation::{self, Rotations};
 use crate::sessions::Sessions;
 use crate::watching::Watching;
 use crate::{load, metrics_page, reload, serve, telemetry, worker};
@@ -62,6 +63,7 @@ pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     let grace = file.config().sessions.heartbeat_grace.0;
     background.spawn(worker::revoke_all(Arc::clone(&broker)));
     background.spawn(worker::reap(Arc::clone(&broker), grace));
+    background.spawn(rotation::tend_always(Arc::clone(&broker)));
     background.spawn(record_quarantines(Arc::clone(&broker), quarantines));
     background.spawn(reload::on_change_and_hangup(Arc::clone(&broker), changes, signals.hangup));
     if let Some(metrics) = &file.config().metrics {
@@ -141,6 +143,7 @@ async fn build(
         configuration: Configuration::new(mode, Arc::clone(file), watching),
         policies: PolicyStore::new(folders, read.snapshot),
         sessions: Sessions::new(file.config().sessions.live_max, recorded),
+        rotations: Rotations::default(),
         metrics,
     });
     record_start(&broker, file, loaded_policies).await?;

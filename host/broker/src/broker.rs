@@ -13,6 +13,7 @@ use crate::journal::SqliteJournal;
 use crate::metrics::Metrics;
 use crate::plugin::PluginStore;
 use crate::policies::PolicyStore;
+use crate::rotation::Rotations;
 use crate::sessions::Sessions;
 
 /// Everything that the services and the workers share.
@@ -34,6 +35,8 @@ pub struct Parts {
     pub sessions: Sessions,
     /// What the configuration says, and when it is read again.
     pub configuration: Configuration,
+    /// What replaces root credentials.
+    pub rotations: Rotations,
     /// What Prometheus sees.
     pub metrics: Arc<Metrics>,
 }

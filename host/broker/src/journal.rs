@@ -60,7 +60,9 @@ pub use news::{Health, JournalNews, LeaseCounts, Stats};
 pub use query::{EntryQuery, JournalHead, RecordedEntry, Streamed};
 pub use reseal::{RekeyAct, RekeyError, Resealed, SealingKeys};
 pub use seal::SealingKey;
-pub use secrets::{PutSecretError, SECRET_BYTES_MAX, SecretAct, SecretRow, SecretValues};
+pub use secrets::{
+    PutSecretError, SECRET_BYTES_MAX, SecretAct, SecretRow, SecretValue, SecretValues, Settlement,
+};
 pub use verify::VerifyError;
 pub use writer::CommitObserver;
 

@@ -21,6 +21,7 @@ pub mod plugin;
 pub mod policies;
 pub mod prompts;
 pub mod reload;
+pub mod rotation;
 pub mod rpc;
 pub mod serve;
 pub mod sessions;

@@ -1,6 +1,7 @@
 //! Runs the chosen command: one file each. The list of what there is stands in `args.rs`.
 
 pub mod audit;
+pub mod backend;
 pub mod completion;
 pub mod grants;
 pub mod issue;
@@ -43,6 +44,7 @@ pub async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Session(command) => session::run(&context, command).await?,
         Command::Grants => grants::run(&context).await?,
         Command::Lease(command) => lease::run(&context, command).await?,
+        Command::Backend(command) => backend::run(&context, command).await?,
         Command::Journal(command) => journal::run(&context, command).await?,
         Command::Why(args) => why::run(&context, &args).await?,
         Command::Reload => return reload::run(&context).await,

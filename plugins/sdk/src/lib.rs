@@ -17,6 +17,7 @@ pub mod http;
 pub mod jwt;
 pub mod log;
 mod provider;
+mod rotation;
 mod schema;
 mod secret;
 pub mod sql;
@@ -29,6 +30,7 @@ pub use bindings::claviger::types::errors::{Error, ErrorKind};
 pub use bindings::claviger::types::secrets::Secret;
 pub use claviger_plugin_sdk_macros::Schema;
 pub use provider::{Config, Issue, Problem, Provider, Revoke};
+pub use rotation::{Rotate, RotateRoot};
 pub use schema::Schema;
 pub use time::{rfc3339, unix_secs};
 
@@ -41,8 +43,24 @@ pub use time::{rfc3339, unix_secs};
 /// `claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json");`.
 /// On other targets than WebAssembly it only checks that both exist, so that the plugin's own
 /// tests run natively.
+///
+/// A plugin that also is [`RotateRoot`] says so:
+/// `claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json", rotates);`.
 #[macro_export]
 macro_rules! export {
+    ($provider:ty, manifest = $path:literal, rotates) => {
+        $crate::export!($provider, manifest = $path);
+
+        const _: () = {
+            #[cfg(not(target_arch = "wasm32"))]
+            const _: fn() = $crate::guest::require_rotate_root::<$provider>;
+
+            #[cfg(target_arch = "wasm32")]
+            type Component = $crate::guest::Component<$provider>;
+            #[cfg(target_arch = "wasm32")]
+            $crate::guest::export_rotation!(Component);
+        };
+    };
     ($provider:ty, manifest = $path:literal) => {
         const _: () = {
             const MANIFEST: &[u8] = $crate::guest::manifest!($provider, $path);
@@ -75,7 +93,10 @@ macro_rules! export {
 pub mod guest {
     #[cfg(target_arch = "wasm32")]
     pub use crate::bindings::export_component;
+    #[cfg(target_arch = "wasm32")]
+    pub use crate::bindings::rotating::export_rotation;
     pub use crate::provider::{Component, require_provider};
+    pub use crate::rotation::require_rotate_root;
     pub use crate::schema::{joined, length, text};
     pub use claviger_plugin_sdk_macros::manifest;
 }

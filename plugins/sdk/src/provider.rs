@@ -138,7 +138,7 @@ impl<P: Provider> Guest for Component<P> {
 /// Compiles only for a provider: what `export!` checks where it exports nothing.
 pub fn require_provider<P: Provider>() {}
 
-fn parse<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, Error> {
+pub(crate) fn parse<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, Error> {
     serde_json::from_str(json).map_err(|error| {
         Error::new(ErrorKind::InvalidConfig, format!("the {what} do not fit the plugin: {error}"))
     })

@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 
-use super::bindings::PluginPre;
+use super::bindings::{PluginPre, RotatingPre};
 use super::compile::CompileError;
 use super::components::Source;
 use super::engine::Sandbox;
@@ -27,6 +27,8 @@ pub struct Loaded {
     pub(super) sha256: [u8; 32],
     pub(super) signature: SignatureState,
     pub(super) pre: PluginPre<super::call::Call>,
+    /// Of a plugin that also replaces root credentials.
+    pub(super) rotating: Option<RotatingPre<super::call::Call>>,
     component: Component,
     grants: Grants,
     /// Shared with what the same bytes become at the next reload: a reload forgives no trap.
@@ -106,6 +108,8 @@ impl Loaded {
             }
         };
         let pre = link::link(&component, grants)?;
+        // An ability of its own: a component without the export has it not.
+        let rotating = RotatingPre::new(pre.clone()).ok();
         let pre = PluginPre::new(pre).map_err(|error| LinkError::Mismatch(format!("{error:#}")))?;
         let quarantine = earlier.map(|earlier| Arc::clone(&earlier.quarantine)).unwrap_or_default();
         let turns = earlier.map_or_else(|| sandbox.share(), |earlier| Arc::clone(&earlier.turns));
@@ -115,6 +119,7 @@ impl Loaded {
             sha256,
             signature,
             pre,
+            rotating,
             component,
             grants,
             quarantine,

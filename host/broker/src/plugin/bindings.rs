@@ -5,6 +5,7 @@ mod calls;
 mod http;
 mod jwt;
 mod log;
+mod rotation;
 mod secrets;
 mod sql;
 
@@ -15,12 +16,13 @@ use wasmtime::{Result, Store};
 use self::generated::claviger;
 use self::generated::claviger::types::errors::{Error, ErrorKind};
 pub use self::generated::{Plugin, PluginPre};
+pub use self::rotating::RotatingPre;
 use super::backend::PROBLEMS_MAX;
 use super::call::Call;
 use super::lease::LeaseDraft;
 use super::manifest::Manifest;
 use super::plain;
-use super::request::{IssueRequest, RevokeRequest};
+use super::request::{IssueRequest, RevokeRequest, RotateRequest};
 use crate::egress::redact::Redactor;
 use crate::egress::{Failure, FailureKind};
 
@@ -57,6 +59,29 @@ mod generated {
     });
 }
 
+mod rotating {
+    #![allow(missing_docs, reason = "generated; the WIT files hold the documentation")]
+
+    wasmtime::component::bindgen!({
+        path: [
+            "../../wit/types",
+            "../../wit/sql",
+            "../../wit/egress",
+            "../../wit/jwt",
+            "../../wit/log",
+            "../../wit/provider",
+        ],
+        world: "claviger:provider/rotating",
+        imports: { default: trappable },
+        exports: { default: async },
+        with: {
+            "claviger:types/errors": crate::plugin::bindings::generated::claviger::types::errors,
+            "claviger:types/secrets": crate::plugin::bindings::generated::claviger::types::secrets,
+            "claviger:provider/rotation-calls.rotate-request": crate::plugin::request::RotateRequest,
+        },
+    });
+}
+
 /// Something that a plugin finds wrong with a configuration.
 pub struct Problem {
     /// A JSON pointer.
@@ -70,7 +95,11 @@ pub fn add_always(linker: &mut Linker<Call>) -> Result<()> {
     claviger::types::errors::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)?;
     claviger::types::secrets::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)?;
     claviger::log::log::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)?;
-    claviger::provider::calls::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)
+    claviger::provider::calls::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)?;
+    rotating::claviger::provider::rotation_calls::add_to_linker::<_, HasSelf<Call>>(
+        linker,
+        |call| call,
+    )
 }
 
 /// Links `claviger:sql`.
@@ -132,6 +161,20 @@ pub async fn revoke(
     let lent = Resource::new_borrow(request.rep());
     let provider = plugin.claviger_provider_provider();
     let answer = provider.call_revoke(&mut *store, lent).await?;
+    Ok(answer.map_err(Failure::from))
+}
+
+/// Calls `rotate-root` on a fresh instance.
+pub async fn rotate_root(
+    store: &mut Store<Call>,
+    plugin: &RotatingPre<Call>,
+    request: RotateRequest,
+) -> Result<Result<(), Failure>> {
+    let plugin = plugin.instantiate_async(&mut *store).await?;
+    let request = store.data_mut().table.push(request)?;
+    let lent = Resource::new_borrow(request.rep());
+    let rotation = plugin.claviger_provider_rotation();
+    let answer = rotation.call_rotate_root(&mut *store, lent).await?;
     Ok(answer.map_err(Failure::from))
 }
 

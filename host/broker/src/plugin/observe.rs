@@ -36,6 +36,8 @@ pub enum Call {
     Issue,
     /// `revoke`.
     Revoke,
+    /// `rotate-root`.
+    RotateRoot,
 }
 
 /// How a call ended.
@@ -62,6 +64,7 @@ impl Call {
             Self::ValidateConfig => "validate-config",
             Self::Issue => "issue",
             Self::Revoke => "revoke",
+            Self::RotateRoot => "rotate-root",
         }
     }
 }

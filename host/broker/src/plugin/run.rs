@@ -20,7 +20,7 @@ use super::engine::Sandbox;
 use super::meter::{CpuMeter, Metered};
 use super::observe::{Observation, Observe, Outcome};
 use super::plain;
-use super::request::{IssueRequest, RevokeRequest};
+use super::request::{IssueRequest, RevokeRequest, RotateRequest};
 use super::spec::Limits;
 use crate::egress::{Failure, FailureKind};
 use crate::issuer::Subject;
@@ -33,6 +33,8 @@ pub enum Task {
     Issue(IssueRequest),
     /// `revoke`.
     Revoke(RevokeRequest),
+    /// `rotate-root`.
+    Rotate(RotateRequest),
 }
 
 /// What came of it.
@@ -43,6 +45,8 @@ pub enum Answer {
     Issued(Issued),
     /// It is gone.
     Revoked,
+    /// The account has the new credential.
+    Rotated,
 }
 
 /// One call, before it runs.
@@ -235,6 +239,11 @@ async fn answer(
     loaded: &Loaded,
     task: Task,
 ) -> wasmtime::Result<Result<Answer, Failure>> {
+    if let Task::Rotate(request) = task {
+        let Some(plugin) = &loaded.rotating else { return Ok(Err(cannot_rotate())) };
+        let rotated = bindings::rotate_root(store, plugin, request).await?;
+        return Ok(rotated.map(|()| Answer::Rotated));
+    }
     let plugin = loaded.pre.instantiate_async(&mut *store).await?;
     Ok(match task {
         Task::Validate(config) => {
@@ -247,7 +256,14 @@ async fn answer(
         Task::Revoke(request) => {
             bindings::revoke(store, &plugin, request).await?.map(|()| Answer::Revoked)
         }
+        // Done above, on an instance of another world.
+        Task::Rotate(_) => Err(cannot_rotate()),
     })
+}
+
+fn cannot_rotate() -> Failure {
+    let message = "it does not replace root credentials: change this one by hand";
+    Failure::unsent(FailureKind::Unsupported, message)
 }
 
 fn cleaned(failure: Failure, call: &Call) -> Failure {
@@ -298,7 +314,7 @@ impl Task {
     fn subject(&self) -> Option<Arc<Subject>> {
         match self {
             Self::Issue(request) => Some(Arc::new(request.subject())),
-            Self::Validate(_) | Self::Revoke(_) => None,
+            Self::Validate(_) | Self::Revoke(_) | Self::Rotate(_) => None,
         }
     }
 
@@ -307,6 +323,7 @@ impl Task {
             Self::Validate(_) => super::observe::Call::ValidateConfig,
             Self::Issue(_) => super::observe::Call::Issue,
             Self::Revoke(_) => super::observe::Call::Revoke,
+            Self::Rotate(_) => super::observe::Call::RotateRoot,
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::broker::Broker;
 use crate::configuration::{self, RekeyFault};
 use crate::journal::{PutSecretError, RekeyAct, Resealed, SecretAct};
 use crate::policies::Reloaded;
+use crate::rotation::{self, RotateError, Rotated, Wish};
 
 /// What operators call.
 pub struct Secrets {
@@ -103,6 +104,28 @@ impl SecretService for Secrets {
         }
     }
 
+    async fn rotate_root(
+        &self,
+        request: Request<v1::RotateRootRequest>,
+    ) -> Result<Response<v1::RotateRootResponse>, Status> {
+        let act = self.act(&request)?;
+        let v1::RotateRootRequest { backend, connection, secret } = request.into_inner();
+        if backend.is_empty() && secret.is_empty() {
+            return Err(status::invalid("backend", "name a backend or a secret"));
+        }
+        let wish = Wish {
+            backend: optional("backend", &backend)?,
+            connection: optional("connection", &connection)?,
+            secret: optional("secret", &secret)?,
+        };
+        let rotated = rotation::rotate(&self.broker, wish, act.by).await;
+        let Rotated { secret, version } = rotated.map_err(|error| match error {
+            RotateError::Journal(error) => status::of_journal(&error),
+            error => status::precondition(error),
+        })?;
+        Ok(Response::new(v1::RotateRootResponse { secret: secret.to_string(), version }))
+    }
+
     async fn rekey(
         &self,
         request: Request<v1::RekeyRequest>,
@@ -124,6 +147,16 @@ async fn reload(broker: &Arc<Broker>) -> Result<(bool, Vec<String>), Status> {
         Reloaded::Changed { problems } | Reloaded::Same { problems } => (true, problems),
         Reloaded::Refused { problems } => (false, problems),
     })
+}
+
+fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
+    field: &str,
+    text: &str,
+) -> Result<Option<T>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| status::invalid(field, error))
 }
 
 fn parsed(name: &str) -> Result<SecretName, Status> {

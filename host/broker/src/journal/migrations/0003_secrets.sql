@@ -3,8 +3,8 @@
 CREATE TABLE secrets (
     name    TEXT NOT NULL,
     version INTEGER NOT NULL,
-    -- current: what references read; gone: deleted.
-    state   TEXT NOT NULL CHECK (state IN ('current', 'gone')),
+    -- current: what references read; pending: taking its place, not yet proven; gone: deleted.
+    state   TEXT NOT NULL CHECK (state IN ('current', 'pending', 'gone')),
     sealed  BLOB CHECK ((sealed IS NULL) = (state = 'gone')),
     put_at  INTEGER NOT NULL,
     put_by  TEXT NOT NULL,
