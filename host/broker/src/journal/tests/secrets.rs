@@ -141,7 +141,7 @@ async fn a_secret_that_was_moved_or_put_back_does_not_open() {
         put(&world.journal, "a", "two").await.unwrap();
         conn.execute_batch(attack).unwrap();
         let asked = BTreeSet::from([name("a"), name("b")]);
-        let error = world.journal.secrets(asked).await.expect_err(attack).to_string();
+        let error = world.journal.secrets(asked).await.err().expect(attack).to_string();
         assert!(error.contains("does not open"), "{attack}: {error}");
     }
 }
