@@ -226,7 +226,7 @@ async fn a_bad_configuration_never_replaces_the_good_one() {
 }
 
 #[tokio::test]
-async fn what_a_removed_backend_issued_is_still_revoked_and_nothing_more_is_issued() {
+async fn what_a_removed_backend_issued_is_revoked_and_nothing_more_is_issued() {
     let world = World::new();
     let broker = Broker::start(&world).await;
     let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
@@ -242,9 +242,8 @@ async fn what_a_removed_backend_issued_is_still_revoked_and_nothing_more_is_issu
     let reload = claviger(&broker, &["reload"]).output().expect("claviger runs");
     let said = String::from_utf8_lossy(&reload.stdout).into_owned();
     assert!(said.contains("`[metrics]` has changed: restart the broker"), "{said}");
-    assert!(!world.logins().is_empty(), "a reload revokes nothing");
-    agent.close().await.expect("closed");
     world.until_no_logins().await;
+    agent.close().await.expect("the session lived on");
 }
 
 #[tokio::test]

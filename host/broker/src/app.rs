@@ -64,6 +64,7 @@ pub async fn serve(mode: Mode, file: ConfigFile) -> anyhow::Result<ExitCode> {
     background.spawn(worker::revoke_all(Arc::clone(&broker)));
     background.spawn(worker::reap(Arc::clone(&broker), grace));
     background.spawn(withdrawal::watch_all(Arc::clone(&broker)));
+    background.spawn(worker::decide_again(Arc::clone(&broker)));
     background.spawn(record_quarantines(Arc::clone(&broker), quarantines));
     background.spawn(reload::on_change_and_hangup(Arc::clone(&broker), changes, signals.hangup));
     if let Some(metrics) = &file.config().metrics {

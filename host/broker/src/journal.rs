@@ -20,6 +20,7 @@ mod secrets;
 mod sessions;
 mod store;
 mod verify;
+mod withdraw;
 mod writer;
 
 #[cfg(test)]
@@ -56,7 +57,7 @@ use writer::{Outlets, Queue, Writer};
 pub use fault::OpenJournalError;
 pub use issuer_keys::{IssuerKey, KeyChange};
 pub use leases::LeaseRow;
-pub use news::{Health, JournalNews, LeaseCounts, Stats};
+pub use news::{Health, JournalNews, LeaseCounts, Stats, Why};
 pub use query::{EntryQuery, JournalHead, RecordedEntry, Streamed};
 pub use reseal::{RekeyAct, RekeyError, Resealed, SealingKeys};
 pub use seal::SealingKey;

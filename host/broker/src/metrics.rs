@@ -1,8 +1,10 @@
 //! What Prometheus sees: counts, durations and queue lengths. Never a name that an agent chose.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use claviger_core::ask::Ask;
+use claviger_core::flow::again::Passed;
 use claviger_core::flow::issue::{Delivery, IssueError};
 use claviger_core::flow::session::{OpenSessionError, Opened};
 use claviger_core::lease::{DueLease, LeaseState};
@@ -26,6 +28,8 @@ pub struct Metrics {
     plugin_calls: Family<PluginLabels, Histogram>,
     revocation_lag: Histogram,
     revocations: Family<StateLabels, Counter>,
+    passes: Histogram,
+    withdrawn: Family<WithdrawnLabels, Counter>,
     commits: Histogram,
     leases: Family<StateLabels, Gauge>,
     sessions: Gauge,
@@ -45,6 +49,11 @@ struct PluginLabels {
     plugin: String,
     call: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WithdrawnLabels {
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +77,8 @@ impl Metrics {
             plugin_calls: Family::new_with_constructor(latency as fn() -> Histogram),
             revocation_lag: Histogram::new(exponential_buckets(0.01, 2.0, 18)),
             revocations: Family::default(),
+            passes: Histogram::new(exponential_buckets(0.000_5, 2.0, 16)),
+            withdrawn: Family::default(),
             commits: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             leases: Family::default(),
             sessions: Gauge::default(),
@@ -86,6 +97,10 @@ impl Metrics {
         );
         let help = "Plugin calls, by plugin, call and outcome";
         to.register_with_unit("plugin_call", help, Unit::Seconds, self.plugin_calls.clone());
+        let help = "Passes that decided everything alive again";
+        to.register_with_unit("decide_again", help, Unit::Seconds, self.passes.clone());
+        let help = "Sessions and leases ended because they are no longer permitted";
+        to.register("withdrawn", help, self.withdrawn.clone());
         let help = "From the moment a lease fell due to its end upstream";
         to.register_with_unit("revocation_lag", help, Unit::Seconds, self.revocation_lag.clone());
         to.register(
@@ -116,6 +131,7 @@ impl Metrics {
             Err(OpenSessionError::Denied { denial, .. }) => {
                 ("deny", denial.reason.code().to_owned())
             }
+            Err(OpenSessionError::PoliciesUnsettled) => ("error", "POLICIES_UNSETTLED".to_owned()),
             Err(OpenSessionError::Journal(_)) => ("error", "JOURNAL".to_owned()),
         };
         self.decided("open_session", decision, code);
@@ -151,6 +167,29 @@ impl Metrics {
             self.revocation_lag.observe(now.since(lease.due_at).as_secs_f64());
         } else {
             tracing::warn!(lease.id = %lease.id, scope = %lease.scope, state = state.as_str(), attempts = lease.attempts, "a lease was not revoked");
+        }
+    }
+
+    /// What lives was decided again.
+    pub fn decided_again(&self, passed: &Passed, took: Duration) {
+        self.passes.observe(took.as_secs_f64());
+        let sessions_ended = passed.sessions_ended.len();
+        let count = |kind| self.withdrawn.get_or_create(&WithdrawnLabels { kind });
+        count("session").inc_by(u64::try_from(sessions_ended).unwrap_or(u64::MAX));
+        count("lease").inc_by(passed.leases_due);
+        let Passed { sessions, leases, leases_due, .. } = passed;
+        let duration_ms = took.as_millis();
+        if sessions_ended > 0 || *leases_due > 0 {
+            tracing::warn!(
+                sessions,
+                leases,
+                sessions_ended,
+                leases_due,
+                duration_ms,
+                "ended what is no longer permitted"
+            );
+        } else {
+            tracing::debug!(sessions, leases, duration_ms, "decided again: all is permitted still");
         }
     }
 

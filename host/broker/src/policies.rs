@@ -152,6 +152,18 @@ impl PolicyStore {
         self.swapped.notify_waiters();
     }
 
+    /// Waits, for ever if need be, until another snapshot than `seen` is in force.
+    pub async fn changed_from(&self, seen: SnapshotDigest) {
+        loop {
+            // Made before looking: a swap between the two is then not missed.
+            let swapped = self.swapped.notified();
+            if self.current.load().digest() != seen {
+                return;
+            }
+            swapped.await;
+        }
+    }
+
     /// The folders that a reload reads.
     pub fn folders(&self) -> Arc<PolicyFolders> {
         self.folders.load_full()

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use claviger_core::flow;
+use claviger_core::flow::again::{Again, PassError};
 use claviger_core::lease::DueLease;
 use claviger_core::name::BackendName;
 use claviger_core::ports::{Clock, Journal, JournalError, Policies, Ports};
@@ -54,6 +55,35 @@ pub async fn reap(broker: Arc<Broker>, heartbeat_grace: Duration) {
                     break;
                 }
             }
+        }
+    }
+}
+
+/// Decides again what lives, at the start and after each change of what decides, and ends what is
+/// no longer permitted. A pass that fails is made again: it begins anew and repeats nothing.
+pub async fn decide_again(broker: Arc<Broker>) {
+    let mut again = Again::default();
+    loop {
+        // Read before the pass, which may see a newer one: then the next pass finds nothing to do.
+        let snapshot = broker.policies().current().digest();
+        let began = Instant::now();
+        let stopped = again.pass(&*broker).await;
+        let passed = again.take_passed();
+        for session in &passed.sessions_ended {
+            broker.sessions.remove(*session);
+        }
+        broker.metrics.decided_again(&passed, began.elapsed());
+        let wait = match stopped {
+            Ok(()) => again.next_at().map_or(NEVER, |at| at.since(broker.clock().now())),
+            Err(PassError::Overtaken) => Duration::ZERO,
+            Err(error) => {
+                tracing::error!(%error, "what lives cannot be decided again yet");
+                JOURNAL_WAIT
+            }
+        };
+        tokio::select! {
+            () = broker.policies.changed_from(snapshot) => {}
+            () = tokio::time::sleep(wait.max(PASS_PAUSE)) => {}
         }
     }
 }
@@ -151,6 +181,12 @@ const REAP_EVERY: Duration = Duration::from_millis(500);
 
 /// The journal looks at itself twice a second; asking more often gains nothing.
 const JOURNAL_WAIT: Duration = Duration::from_millis(500);
+
+/// Between the record of a snapshot and its swap a pass finds itself overtaken; it must not spin.
+const PASS_PAUSE: Duration = Duration::from_millis(10);
+
+/// Longer than any broker runs: only a change brings the next pass.
+const NEVER: Duration = Duration::from_hours(24 * 365);
 
 /// Look again now and then even if nothing is due: a bound on any missed nudge.
 const IDLE_WAIT: Duration = Duration::from_secs(30);

@@ -38,11 +38,24 @@ pub enum News {
         state: String,
         /// Why.
         cause: String,
+        /// What refuses it now, if that is why.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        reason: String,
+        /// The stable code of that refusal.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        code: String,
     },
     /// The session ends, or (`draining`) the broker restarts.
     SessionEnding {
-        /// `closed`, `life-reached`, `heartbeat-lost`, `operator`, `draining`.
+        /// `closed`, `life-reached`, `heartbeat-lost`, `operator`, `no-longer-permitted`,
+        /// `draining`.
         cause: String,
+        /// What refuses it now, if that is why.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        reason: String,
+        /// The stable code of that refusal.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        code: String,
     },
     /// The stream broke; it is being opened again.
     Interrupted {
@@ -87,7 +100,7 @@ async fn stream(
         *failures = 0;
         let Some(news) = News::of(message) else { continue };
         tell(&news);
-        if let News::SessionEnding { cause } = news {
+        if let News::SessionEnding { cause, .. } = news {
             return Ok((cause != CAUSE_DRAINING).then_some(cause));
         }
     }
@@ -107,8 +120,12 @@ impl News {
                 state: state(event.state()),
                 lease_id: event.lease_id,
                 cause: event.cause,
+                reason: event.reason,
+                code: event.code,
             },
-            Event::SessionEnding(event) => Self::SessionEnding { cause: event.cause },
+            Event::SessionEnding(event) => {
+                Self::SessionEnding { cause: event.cause, reason: event.reason, code: event.code }
+            }
         })
     }
 
@@ -119,21 +136,27 @@ impl News {
             Self::LeaseExpiring { lease_id, expires_at } => format!(
                 "lease {lease_id} ends at {expires_at} and is not extended: issue again if it is still needed"
             ),
-            Self::LeaseChanged { lease_id, state, cause } if cause.is_empty() => {
+            Self::LeaseChanged { lease_id, state, cause, .. } if cause.is_empty() => {
                 format!("lease {lease_id} is {state}")
             }
-            Self::LeaseChanged { lease_id, state, cause } => {
-                format!("lease {lease_id} is {state} ({cause})")
+            Self::LeaseChanged { lease_id, state, cause, reason, .. } => {
+                format!("lease {lease_id} is {state} ({cause}){}", because(reason))
             }
-            Self::SessionEnding { cause } if cause == CAUSE_DRAINING => {
+            Self::SessionEnding { cause, .. } if cause == CAUSE_DRAINING => {
                 "the broker shuts down; the session goes on after its restart".to_owned()
             }
-            Self::SessionEnding { cause } => {
-                format!("the session is over ({cause}): its credentials stop working")
+            Self::SessionEnding { cause, reason, .. } => {
+                let because = because(reason);
+                format!("the session is over ({cause}), its credentials stop working{because}")
             }
             Self::Interrupted { error } => format!("heartbeat interrupted, trying again: {error}"),
         })
     }
+}
+
+/// The sentence of a refusal behind another one.
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
 
 fn pause(failures: u32) -> Duration {
@@ -156,7 +179,7 @@ const RETRIES_MAX: u32 = 64;
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-    use claviger_proto::v1::{LeaseChanged, LeaseState};
+    use claviger_proto::v1::{LeaseChanged, LeaseState, SessionEnding};
 
     use super::*;
 
@@ -164,6 +187,19 @@ mod tests {
     fn pauses_grow_to_a_bound() {
         let millis: Vec<u128> = [1, 2, 3, 6, 64].map(|n| pause(n).as_millis()).to_vec();
         assert_eq!(millis, [250, 500, 1000, 5000, 5000]);
+    }
+
+    #[test]
+    fn the_end_of_what_is_no_longer_permitted_says_why() {
+        let event = SessionEnding {
+            cause: "no-longer-permitted".to_owned(),
+            reason: "forbidden by policy `closed`".to_owned(),
+            code: "FORBIDDEN".to_owned(),
+        };
+        let news = News::of(WatchResponse { event: Some(Event::SessionEnding(event)) }).unwrap();
+        let sentence = news.sentence().unwrap();
+        assert!(sentence.ends_with("stop working: forbidden by policy `closed`"), "{sentence}");
+        assert_eq!(serde_json::to_value(news).unwrap()["code"], "FORBIDDEN");
     }
 
     #[test]
@@ -177,6 +213,7 @@ mod tests {
             lease_id: "int_1".to_owned(),
             state: LeaseState::Revoked.into(),
             cause: "released".to_owned(),
+            ..Default::default()
         };
         let news = News::of(WatchResponse { event: Some(Event::LeaseChanged(event)) }).unwrap();
         assert_eq!(news.sentence().unwrap(), "lease int_1 is revoked (released)");

@@ -1,5 +1,6 @@
 //! Decides one ask against one policy snapshot. Pure: no clock, no I/O, no logging.
 
+mod again;
 mod denial;
 mod permit;
 mod ttl;
@@ -8,11 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use again::{Confirmed, decide_lease_again, decide_session_again};
 pub use denial::{Denial, DenialReason, Refused};
 pub use permit::{Permit, SessionPermit};
 pub use ttl::{LimitSource, TTL_DEFAULT, TTL_MAX, TtlLimit};
 
 use crate::ask::Ask;
+use crate::catalog::{Backend, Scope};
 use crate::name::{Authorization, RoleName};
 use crate::policy::{Deciding, Evaluation, Guardrail, IssueQuestion, OpenQuestion, PolicySnapshot};
 use crate::principal::{Principal, Requester};
@@ -34,22 +37,17 @@ pub fn decide(
     let Some((backend, scope)) = snapshot.catalog().scope(&ask.scope) else {
         return Err(deny(DenialReason::UnknownScope { scope: ask.scope.clone() }, vec![]));
     };
-    let authorizations = effective_authorizations(snapshot, session);
     let wish = scope.wish(ask.ttl, backend.ttl_min);
-    let evaluation = snapshot.evaluate_issue(&IssueQuestion {
+    let weighing = Weighing {
         session,
-        authorizations: &authorizations,
+        backend,
         scope,
         // What a policy compares is what would be granted: the default shrinks to the scope's limit.
         ttl: wish.unwrap_or_else(|| TTL_DEFAULT.min(scope.ttl_max)),
-        now,
-    });
-    let permits = permits_of(evaluation).map_err(|refusal| {
-        let reason = DenialReason::of_issue(&refusal, session, scope, ask.ttl);
-        deny(reason, refusal.policies())
-    })?;
-    let policies = ids(&permits);
-    let limits = ttl::limits(backend, scope, authorizations.get(&scope.authorization), &permits);
+        asked: ask.ttl,
+    };
+    let Weighed { policies, limits } =
+        weigh(snapshot, &weighing, now).map_err(|(reason, policies)| deny(reason, policies))?;
     let session_left = session.ends_at().since(now);
     let ttl = ttl::settle(wish, &limits, backend.ttl_min, session_left)
         .map_err(|reason| deny(reason, policies.clone()))?;
@@ -64,6 +62,47 @@ pub fn decide(
         snapshot: snapshot.digest(),
         ask: ask.clone(),
     }))
+}
+
+/// A life on a scope, to be put to the policies.
+struct Weighing<'a> {
+    session: &'a Session,
+    backend: &'a Backend,
+    scope: &'a Scope,
+    /// The life that the policies compare.
+    ttl: Duration,
+    /// What was asked for, for the sentence of a refusal.
+    asked: Option<Duration>,
+}
+
+/// What permits it and what limits it.
+struct Weighed {
+    policies: Vec<String>,
+    limits: Vec<TtlLimit>,
+}
+
+/// What the policies say of a life on a scope: asked for, or given already.
+fn weigh(
+    snapshot: &PolicySnapshot,
+    weighing: &Weighing<'_>,
+    now: Timestamp,
+) -> Result<Weighed, (DenialReason, Vec<String>)> {
+    let Weighing { session, backend, scope, ttl, asked } = *weighing;
+    let authorizations = effective_authorizations(snapshot, session);
+    let evaluation = snapshot.evaluate_issue(&IssueQuestion {
+        session,
+        authorizations: &authorizations,
+        scope,
+        ttl,
+        now,
+    });
+    let permits = permits_of(evaluation).map_err(|refusal| {
+        let reason = DenialReason::of_issue(&refusal, session, scope, asked);
+        (reason, refusal.policies())
+    })?;
+    let declared = authorizations.get(&scope.authorization);
+    let limits = ttl::limits(backend, scope, declared, &permits);
+    Ok(Weighed { policies: ids(&permits), limits })
 }
 
 /// Decides whether `principal` may run a session of `role` for `requester`.

@@ -1,5 +1,6 @@
 //! The flows own the steps and the `?`; what they call are straight lines.
 
+pub mod again;
 pub mod issue;
 pub mod revoke;
 pub mod session;
@@ -11,3 +12,6 @@ fn random<const N: usize>(entropy: &impl Entropy) -> [u8; N] {
     entropy.fill(&mut bytes);
     bytes
 }
+
+/// Policies are loaded by people; two more tries outlast any reload.
+const DECIDE_AGAIN_MAX: usize = 2;

@@ -8,6 +8,7 @@
 //!                                        tries used up ▶ Stuck ── operator's retry ─▶ Due
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,28 @@ pub struct Lease {
     pub revocation: RevocationClass,
     /// The longest time it may go on working after revocation.
     pub residual_exposure: Duration,
+}
+
+/// A lease that the agent holds, or is about to, with what deciding it again needs.
+#[derive(Clone, Debug)]
+pub struct HeldLease {
+    /// The intent's id.
+    pub id: IntentId,
+    /// The session that holds it.
+    pub session: Arc<Session>,
+    /// What was granted.
+    pub scope: ScopeName,
+    /// When it was granted.
+    pub granted_at: Timestamp,
+    /// When the credential stops working by itself.
+    pub expires_at: Timestamp,
+}
+
+impl HeldLease {
+    /// The life that it was given.
+    pub fn life(&self) -> Duration {
+        self.expires_at.since(self.granted_at)
+    }
 }
 
 /// Where a lease stands.
@@ -156,6 +179,8 @@ pub enum DueCause {
     IntentTimeout,
     /// An operator asked.
     Operator,
+    /// What is in force now no longer permits it.
+    NoLongerPermitted,
 }
 
 impl DueCause {
@@ -168,6 +193,7 @@ impl DueCause {
             Self::IssueFailed => "issue-failed",
             Self::IntentTimeout => "intent-timeout",
             Self::Operator => "operator",
+            Self::NoLongerPermitted => "no-longer-permitted",
         }
     }
 }

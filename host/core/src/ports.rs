@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::decide::{Denial, Permit};
+use crate::decide::{Confirmed, Denial, Permit};
 use crate::ids::{DenialId, IntentId, SessionId};
 use crate::intent::Intent;
 use crate::issued::Issued;
 use crate::journal::{Entry, JournalSeq};
-use crate::lease::{DueLease, Lease, LeaseState, RevokeOutcome};
+use crate::lease::{DueLease, HeldLease, Lease, LeaseState, RevokeOutcome};
 use crate::name::BackendName;
 use crate::policy::{PolicySnapshot, SnapshotDigest};
 use crate::session::{Begun, EndCause, Session, TokenHash};
@@ -77,13 +77,14 @@ pub trait Plugins: Send + Sync {
 /// The durable store and the audit log in one. Every method that changes something is durable,
 /// with its entry, when it returns `Ok`; on `Err` nothing has changed.
 pub trait Journal: Send + Sync {
-    /// Records that a session began.
+    /// Records that a session began. In the same transaction it checks again that the snapshot
+    /// which permitted it is still current.
     fn begin_session(
         &self,
         session: &Session,
         token: TokenHash,
         begun: &Begun,
-    ) -> impl Future<Output = Result<JournalSeq, JournalError>> + Send;
+    ) -> impl Future<Output = Result<JournalSeq, BeginError>> + Send;
 
     /// Records that a session ended; its active leases fall due in the same transaction, and
     /// intents still open fall due when they close. `Ok(None)` if it had ended already.
@@ -116,12 +117,14 @@ pub trait Journal: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<JournalSeq, OpenError>> + Send;
 
-    /// Closes `intent` with what was issued. If the session ended meanwhile the lease falls due
-    /// at once; if the intent timed out it stays due. Both are errors: the agent gets nothing.
+    /// Closes `intent` with what was issued. In the same transaction it checks that the snapshot
+    /// by which it stands is still current. If the session ended meanwhile, or the intent is no
+    /// longer permitted, the lease falls due at once; if the intent timed out it stays due. All
+    /// three are errors: the agent gets nothing.
     fn close_intent(
         &self,
         intent: &Intent,
-        issued: &Issued,
+        minted: Minted<'_>,
         now: Timestamp,
     ) -> impl Future<Output = Result<(), CloseError>> + Send;
 
@@ -150,6 +153,32 @@ pub trait Journal: Send + Sync {
         &self,
         session: SessionId,
     ) -> impl Future<Output = Result<Vec<Lease>, JournalError>> + Send;
+
+    /// Up to `limit` sessions that have not ended, in the order of their ids, from the one after
+    /// `after` on.
+    fn live_sessions_after(
+        &self,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Session>, JournalError>> + Send;
+
+    /// Up to `limit` leases that are open or active, of sessions that have not ended, in the
+    /// order of session and id, from the one after `after` on.
+    fn held_leases_after(
+        &self,
+        after: Option<(SessionId, IntentId)>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<HeldLease>, JournalError>> + Send;
+
+    /// Ends what a snapshot no longer permits, if that snapshot is still current: sessions as
+    /// `end_session` does; active leases fall due at once, and open ones too, but not before the
+    /// plugin's answer or the intent's timeout. Each with an entry that says who decided it, and
+    /// what has ended already is left alone. Says which sessions it ended and how many leases.
+    fn withdraw(
+        &self,
+        withdrawals: Vec<Withdrawal>,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Withdrawn, WithdrawError>> + Send;
 
     /// Takes up to `limit` leases of `backend` that need the worker now: due attempts, stale
     /// intents and expired leases (both of which it moves to `Due`, with an entry), and lapsing
@@ -184,6 +213,64 @@ pub struct SessionEnded {
     pub leases_due: u64,
 }
 
+/// What a plugin minted, and what is decided of it now.
+#[derive(Clone, Copy)]
+pub struct Minted<'a> {
+    /// What it minted.
+    pub issued: &'a Issued,
+    /// Whether it may be handed out.
+    pub standing: Standing<'a>,
+}
+
+/// Whether what was permitted is permitted still, after the plugin has minted it.
+#[derive(Clone, Copy)]
+pub enum Standing<'a> {
+    /// The snapshot that permitted it is still in force.
+    AsDecided,
+    /// Another one is in force and permits it too.
+    Confirmed(&'a Confirmed),
+    /// Another one is in force and refuses it.
+    Withdrawn(&'a Denial),
+}
+
+impl Standing<'_> {
+    /// The snapshot by which a credential stands that `intent` permitted.
+    pub fn snapshot(&self, intent: &Intent) -> SnapshotDigest {
+        match self {
+            Self::AsDecided => intent.permit().snapshot(),
+            Self::Confirmed(confirmed) => confirmed.snapshot,
+            Self::Withdrawn(denial) => denial.snapshot,
+        }
+    }
+}
+
+/// Something that is no longer permitted, and why.
+#[derive(Clone, Debug)]
+pub struct Withdrawal {
+    /// What is withdrawn.
+    pub of: Held,
+    /// Who decided so.
+    pub denial: Denial,
+}
+
+/// What can be withdrawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// A session, with everything that it holds.
+    Session(SessionId),
+    /// One lease.
+    Lease(IntentId),
+}
+
+/// What a withdrawal set in motion.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// The sessions that ended by it.
+    pub sessions: Vec<SessionId>,
+    /// How many leases fell due by it, with those of the sessions.
+    pub leases_due: u64,
+}
+
 /// The journal could not do what was asked. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum JournalError {
@@ -196,6 +283,28 @@ pub enum JournalError {
     /// What it read back makes no sense; never repaired silently.
     #[error("the journal is damaged: {0}")]
     Damaged(String),
+}
+
+/// Why a session could not begin.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BeginError {
+    /// The policies changed between decision and record: decide again.
+    #[error("the policies changed while the session was being decided")]
+    SnapshotStale,
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Why nothing was withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum WithdrawError {
+    /// Another snapshot is current: what it permits must be decided by it.
+    #[error("the policies changed while what they no longer permit was being decided")]
+    SnapshotStale,
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// Why a permit could not be made an intent.
@@ -226,6 +335,13 @@ pub enum CloseError {
     /// The session ended while the credential was being minted. It is being revoked.
     #[error("the session ended while the credential was being minted")]
     SessionEnded,
+    /// The policies changed while the credential was being minted: decide again. Nothing has
+    /// changed yet.
+    #[error("the policies changed while the credential was being minted")]
+    SnapshotStale,
+    /// What is in force now refuses it. It is being revoked.
+    #[error("the credential is no longer permitted")]
+    Withdrawn,
     /// The intent timed out first. The credential is being revoked.
     #[error("minting took longer than the intent timeout")]
     TimedOut,

@@ -186,6 +186,8 @@ pub enum EndCause {
     /// The issuer no longer publishes the key that proved who runs it or for whom, or the
     /// configuration no longer names the issuer.
     KeyWithdrawn,
+    /// What is in force now no longer permits it.
+    NoLongerPermitted,
 }
 
 impl EndCause {
@@ -197,6 +199,7 @@ impl EndCause {
             Self::HeartbeatLost => "heartbeat-lost",
             Self::Operator => "operator",
             Self::KeyWithdrawn => "key-withdrawn",
+            Self::NoLongerPermitted => "no-longer-permitted",
         }
     }
 }

@@ -117,6 +117,9 @@ fn a_broken_adapter_is_caught() {
         (Flaw::SkipsLeasesOfEndedSessions, "ended session"),
         (Flaw::RevokesFailedIntentsAtOnce, "no lease that is not final"),
         (Flaw::RevokesReleasedIntentsAtOnce, "no lease that is not final"),
+        (Flaw::BeginsUnderAnySnapshot, "begun by a snapshot"),
+        (Flaw::ClosesUnderAnySnapshot, "snapshot"),
+        (Flaw::WithdrawsNothing, "no longer permitted"),
         (Flaw::ForgetsLastWriteInACrash, "entries"),
     ] {
         let (_, caught) = run_seeds(0..SEEDS_DEFAULT, flaw);

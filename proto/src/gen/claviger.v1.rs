@@ -221,18 +221,30 @@ pub struct LeaseChanged {
     pub lease_id: ::prost::alloc::string::String,
     #[prost(enumeration = "LeaseState", tag = "2")]
     pub state: i32,
-    /// Why, such as `released`, `ttl-reached`.
+    /// Why, such as `released`, `ttl-reached`, `no-longer-permitted`.
     #[prost(string, tag = "3")]
     pub cause: ::prost::alloc::string::String,
+    /// If it is no longer permitted: the sentence that says what would have to change.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// The stable code of that refusal, such as `FORBIDDEN`.
+    #[prost(string, tag = "5")]
+    pub code: ::prost::alloc::string::String,
 }
 /// The last event of the stream.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionEnding {
-    /// `closed`, `life-reached`, `heartbeat-lost`, `operator`, `key-withdrawn` when the issuer took
+    /// `closed`, `life-reached`, `heartbeat-lost`, `operator`, `no-longer-permitted`, `key-withdrawn` when the issuer took
     /// back the key that proved who runs it or for whom, or `draining` when the broker shuts down
     /// (the session then goes on and can be watched again after its restart).
     #[prost(string, tag = "1")]
     pub cause: ::prost::alloc::string::String,
+    /// If it is no longer permitted: the sentence that says what would have to change.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// The stable code of that refusal, such as `NO_PERMIT`.
+    #[prost(string, tag = "3")]
+    pub code: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListLeasesRequest {}

@@ -2,13 +2,14 @@
 //! `LeaseState::after`; this file writes it down.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_core::catalog::RevocationClass;
 use claviger_core::decide::Permit;
 use claviger_core::ids::{IntentId, SessionId};
 use claviger_core::issued::Handle;
-use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, Parties};
+use claviger_core::lease::{DueCause, DueLease, HeldLease, Lease, LeaseEvent, LeaseState, Parties};
 use claviger_core::name::{BackendName, RoleName, ScopeName};
 use claviger_core::principal::Grounds;
 use claviger_core::prompt::PromptDigest;
@@ -17,9 +18,10 @@ use rusqlite::{Connection, Row, params};
 
 use super::fault::Fault;
 use super::ledger::Ledger;
-use super::news::JournalNews;
+use super::news::{JournalNews, Why};
 use super::rows::{integer, json, maybe_moment, maybe_named, millis, moment, named, parsed};
 use super::seal::Seals;
+use super::sessions::running_session;
 
 /// A lease as an operator sees it.
 #[derive(Clone, Debug)]
@@ -253,6 +255,16 @@ impl Ledger<'_> {
         before: LeaseState,
         lease: &StoredLease,
     ) -> Result<(), Fault> {
+        self.update_lease_for(before, lease, None)
+    }
+
+    /// The same, with why it is no longer permitted.
+    pub(super) fn update_lease_for(
+        &mut self,
+        before: LeaseState,
+        lease: &StoredLease,
+        why: Option<Why>,
+    ) -> Result<(), Fault> {
         let mut statement = self.conn().prepare_cached(
             "UPDATE leases SET state = ?2, cause = ?3, attempts = ?4, expires_at = ?5,
                  act_at = ?6, handle = ?7, join_keys = ?8, due_at = ?9 WHERE id = ?1",
@@ -272,12 +284,12 @@ impl Ledger<'_> {
             self.alarm(lease.scope.backend(), at);
         }
         if before != lease.state {
-            self.moved(before, lease);
+            self.moved(before, lease, why);
         }
         Ok(())
     }
 
-    fn moved(&mut self, before: LeaseState, lease: &StoredLease) {
+    fn moved(&mut self, before: LeaseState, lease: &StoredLease, why: Option<Why>) {
         let counts = &mut self.tip_mut().leases;
         counts.remove(before, 1);
         counts.add(lease.state, 1);
@@ -287,6 +299,7 @@ impl Ledger<'_> {
             state: lease.state,
             cause: lease.cause,
             expires_at: lease.expires_at,
+            why,
         });
     }
 
@@ -317,6 +330,7 @@ impl Ledger<'_> {
                 state: due,
                 cause: Some(DueCause::SessionEnded),
                 expires_at: moment(row, "expires_at")?,
+                why: None,
             });
         }
         for backend in &backends {
@@ -408,6 +422,41 @@ pub(super) fn unsettled(conn: &Connection, session: SessionId) -> Result<Vec<Lea
     Ok(leases)
 }
 
+/// Up to `limit` leases that are open or active in a session that has not ended, from the one
+/// after `after` on.
+pub(super) fn held_after(
+    conn: &Connection,
+    after: Option<(SessionId, IntentId)>,
+    limit: usize,
+) -> Result<Vec<HeldLease>, Fault> {
+    let after = after.map(|(session, lease)| (session.to_string(), lease.to_string()));
+    let (session, lease) = after.unwrap_or_default();
+    let mut statement = conn.prepare_cached(HELD_AFTER)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![session, lease, limit])?;
+    let mut held: Vec<HeldLease> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: SessionId = parsed(row, "session")?;
+        let known = held.last().map(|last| &last.session).filter(|known| known.id() == id);
+        let session = match known {
+            Some(session) => Arc::clone(session),
+            // It ended between the two looks: what it held falls due with it.
+            None => match running_session(conn, id)? {
+                Some(session) => Arc::new(session),
+                None => continue,
+            },
+        };
+        held.push(HeldLease {
+            id: parsed(row, "id")?,
+            session,
+            scope: parsed(row, "scope")?,
+            granted_at: moment(row, "opened_at")?,
+            expires_at: moment(row, "expires_at")?,
+        });
+    }
+    Ok(held)
+}
+
 fn json_text(keys: &BTreeMap<String, String>) -> Result<String, Fault> {
     serde_json::to_string(keys)
         .map_err(|error| Fault::damaged(format!("join keys have no JSON form: {error}")))
@@ -448,6 +497,15 @@ pub(super) const END_ALL: &str =
     "UPDATE leases SET state = ?2, cause = ?3, act_at = ?4, due_at = ?4
      WHERE session = ?1 AND state = ?5 AND state NOT IN ('revoked', 'expired')
      RETURNING id, scope, expires_at";
+
+/// The leases that somebody holds, from one on. The index is partial, as above.
+pub(super) const HELD_AFTER: &str =
+    "SELECT leases.session, leases.id, leases.scope, leases.opened_at, leases.expires_at
+     FROM leases JOIN sessions ON sessions.id = leases.session
+     WHERE (leases.session, leases.id) > (?1, ?2)
+       AND leases.state NOT IN ('revoked', 'expired') AND leases.state IN ('open', 'active')
+       AND sessions.ended_at IS NULL
+     ORDER BY leases.session, leases.id LIMIT ?3";
 
 /// What [`StoredLease::read`] reads.
 pub(super) const COLUMNS: &str = "id, session, scope, role, prompt_digest, state, cause, \

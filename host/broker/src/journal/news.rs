@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use claviger_core::decide::Denial;
 use claviger_core::ids::{IntentId, SessionId};
 use claviger_core::lease::{DueCause, LeaseState};
 use claviger_core::name::BackendName;
@@ -28,6 +29,8 @@ pub enum JournalNews {
         cause: Option<DueCause>,
         /// When the credential stops working by itself.
         expires_at: Timestamp,
+        /// What refuses it now, if that is why.
+        why: Option<Why>,
     },
     /// A session ended.
     SessionEnded {
@@ -35,12 +38,30 @@ pub enum JournalNews {
         session: SessionId,
         /// Why.
         cause: EndCause,
+        /// What refuses it now, if that is why.
+        why: Option<Why>,
     },
     /// `next_due_at` of a backend is now earlier than it last answered.
     DueChanged {
         /// The backend.
         backend: BackendName,
     },
+}
+
+/// Why something is no longer permitted, for the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// The stable code of the refusal.
+    pub code: &'static str,
+    /// Its sentence.
+    pub reason: String,
+}
+
+impl Why {
+    /// What an agent may know of `denial`.
+    pub(super) fn of(denial: &Denial) -> Self {
+        Self { code: denial.reason.code(), reason: denial.reason.to_string() }
+    }
 }
 
 /// Whether the journal can write.

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use claviger_core::decide::{Denial, Permit};
 use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::intent::Intent;
-use claviger_core::issued::{Handle, Issued};
+use claviger_core::issued::Handle;
 use claviger_core::journal::{Entry, Event, JournalSeq};
-use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, RevokeOutcome};
+use claviger_core::lease::{
+    DueCause, DueLease, HeldLease, Lease, LeaseEvent, LeaseState, RevokeOutcome,
+};
 use claviger_core::name::BackendName;
 use claviger_core::policy::SnapshotDigest;
 use claviger_core::ports::{
-    CloseError, Journal, JournalError, OpenError, PluginError, SessionEnded,
+    BeginError, CloseError, Journal, JournalError, OpenError, PluginError, SessionEnded, Standing,
+    WithdrawError, Withdrawal, Withdrawn,
 };
 use claviger_core::session::{Begun, EndCause, Session, TokenHash};
 use claviger_core::time::Timestamp;
@@ -20,9 +23,11 @@ use zeroize::Zeroizing;
 
 use super::SqliteJournal;
 use super::fault::Fault;
-use super::leases::{Minted, NewLease, StoredLease, next_due_at, unsettled};
+use super::leases::{Minted, NewLease, StoredLease, held_after, next_due_at, unsettled};
 use super::ledger::Ledger;
-use super::news::JournalNews;
+use super::news::{JournalNews, Why};
+use super::sessions::running_after;
+use super::withdraw::withdraw;
 
 impl Journal for SqliteJournal {
     async fn begin_session(
@@ -30,15 +35,18 @@ impl Journal for SqliteJournal {
         session: &Session,
         token: TokenHash,
         begun: &Begun,
-    ) -> Result<JournalSeq, JournalError> {
+    ) -> Result<JournalSeq, BeginError> {
         let entry = Entry::session_begun(session, begun);
-        let session = session.clone();
+        let (session, snapshot) = (session.clone(), begun.snapshot);
         self.queue
             .submit(move |ledger| {
+                if ledger.tip().snapshot != Some(snapshot) {
+                    return Ok(Err(BeginError::SnapshotStale));
+                }
                 ledger.insert_session(&session, &token)?;
-                ledger.append(&entry)
+                Ok(Ok(ledger.append(&entry)?))
             })
-            .await
+            .await?
     }
 
     async fn end_session(
@@ -47,7 +55,8 @@ impl Journal for SqliteJournal {
         cause: EndCause,
         now: Timestamp,
     ) -> Result<Option<SessionEnded>, JournalError> {
-        self.queue.submit(move |ledger| end_session(ledger, session, cause, now)).await
+        let ending = Ending { cause, denial: None, now };
+        self.queue.submit(move |ledger| end_session(ledger, session, &ending)).await
     }
 
     async fn record_denial(
@@ -79,15 +88,20 @@ impl Journal for SqliteJournal {
     async fn close_intent(
         &self,
         intent: &Intent,
-        issued: &Issued,
+        minted: claviger_core::ports::Minted<'_>,
         now: Timestamp,
     ) -> Result<(), CloseError> {
-        let id = intent.id();
+        let (id, issued) = (intent.id(), minted.issued);
         let duplicate = |handle: &Handle| Zeroizing::new(handle.as_str().to_owned());
         let handle = issued.handle.as_ref().map(duplicate).map(Handle::new);
         let mut closing = Closing {
             id,
-            entry: Entry::lease_issued(intent, issued, LeaseState::Active, now),
+            entry: Entry::lease_issued(intent, &minted, now),
+            snapshot: minted.standing.snapshot(intent),
+            standing: match minted.standing {
+                Standing::AsDecided | Standing::Confirmed(_) => Stands::Permitted,
+                Standing::Withdrawn(denial) => Stands::Withdrawn(Why::of(denial)),
+            },
             minted: Minted {
                 sealed_handle: None,
                 join_keys: issued.join_keys.clone(),
@@ -127,6 +141,30 @@ impl Journal for SqliteJournal {
 
     async fn leases(&self, session: SessionId) -> Result<Vec<Lease>, JournalError> {
         self.readers.read(move |conn| unsettled(conn, session)).await
+    }
+
+    async fn live_sessions_after(
+        &self,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<Session>, JournalError> {
+        self.readers.read(move |conn| running_after(conn, after, limit)).await
+    }
+
+    async fn held_leases_after(
+        &self,
+        after: Option<(SessionId, IntentId)>,
+        limit: usize,
+    ) -> Result<Vec<HeldLease>, JournalError> {
+        self.readers.read(move |conn| held_after(conn, after, limit)).await
+    }
+
+    async fn withdraw(
+        &self,
+        withdrawals: Vec<Withdrawal>,
+        now: Timestamp,
+    ) -> Result<Withdrawn, WithdrawError> {
+        self.queue.submit(move |ledger| withdraw(ledger, &withdrawals, now)).await?
     }
 
     async fn take_due(
@@ -201,32 +239,51 @@ fn open_intent(
 struct Closing {
     id: IntentId,
     entry: Entry,
+    snapshot: SnapshotDigest,
+    standing: Stands,
     minted: Minted,
     now: Timestamp,
+}
+
+/// What was decided of it last.
+enum Stands {
+    Permitted,
+    Withdrawn(Why),
 }
 
 fn close_intent(
     ledger: &mut Ledger<'_>,
     closing: Closing,
 ) -> Result<Result<(), CloseError>, Fault> {
-    let Closing { id, mut entry, minted, now } = closing;
-    let mut lease = find(ledger, id)?;
+    // INVARIANT (handed-out-is-permitted): see `flow::issue`.
+    if ledger.tip().snapshot != Some(closing.snapshot) {
+        return Ok(Err(CloseError::SnapshotStale));
+    }
+    let mut lease = find(ledger, closing.id)?;
     let before = lease.state;
     if before != LeaseState::Open {
-        return close_late(ledger, lease, Closing { id, entry, minted, now });
+        return close_late(ledger, lease, closing);
     }
+    let Closing { mut entry, minted, now, standing, .. } = closing;
     lease.keep(minted);
     lease.take(LeaseEvent::Closed)?;
     lease.act_at = Some(lease.expires_at);
-    let live = ledger.is_live(lease.session, now)?;
-    if !live {
-        lease.fall_due(LeaseEvent::FellDue, DueCause::SessionEnded, now)?;
-        entry.cause = Some(DueCause::SessionEnded.as_str().to_owned());
-    }
+    let (closed, why) = match standing {
+        _ if !ledger.is_live(lease.session, now)? => {
+            lease.fall_due(LeaseEvent::FellDue, DueCause::SessionEnded, now)?;
+            (Err(CloseError::SessionEnded), None)
+        }
+        Stands::Withdrawn(why) => {
+            lease.fall_due(LeaseEvent::FellDue, DueCause::NoLongerPermitted, now)?;
+            (Err(CloseError::Withdrawn), Some(why))
+        }
+        Stands::Permitted => (Ok(()), None),
+    };
+    entry.cause = lease.cause.map(|cause| cause.as_str().to_owned());
     entry.state = Some(lease.state);
-    ledger.update_lease(before, &lease)?;
+    ledger.update_lease_for(before, &lease, why)?;
     ledger.append(&entry)?;
-    Ok(if live { Ok(()) } else { Err(CloseError::SessionEnded) })
+    Ok(closed)
 }
 
 /// The intent timed out, or its lease was given back, before the answer came. The credential
@@ -317,17 +374,28 @@ fn release_lease(
     Ok(Some(lease.state))
 }
 
-fn end_session(
+/// How a session ends.
+pub(super) struct Ending<'a> {
+    pub(super) cause: EndCause,
+    /// What refuses it now, if that is why.
+    pub(super) denial: Option<&'a Denial>,
+    pub(super) now: Timestamp,
+}
+
+pub(super) fn end_session(
     ledger: &mut Ledger<'_>,
     id: SessionId,
-    cause: EndCause,
-    now: Timestamp,
+    ending: &Ending<'_>,
 ) -> Result<Option<SessionEnded>, Fault> {
+    let Ending { cause, denial, now } = *ending;
     let Some(session) = ledger.running_session(id)? else { return Ok(None) };
     ledger.mark_ended(id, cause, now)?;
     let leases_due = ledger.end_leases(id, now)?;
-    ledger.append(&Entry::session_ended(&session, cause, leases_due, now))?;
-    ledger.tell(JournalNews::SessionEnded { session: id, cause });
+    ledger.append(&match denial {
+        Some(denial) => Entry::session_withdrawn(&session, denial, leases_due, now),
+        None => Entry::session_ended(&session, cause, leases_due, now),
+    })?;
+    ledger.tell(JournalNews::SessionEnded { session: id, cause, why: denial.map(Why::of) });
     Ok(Some(SessionEnded { leases_due }))
 }
 

@@ -39,10 +39,7 @@ impl Ledger<'_> {
 
     /// The session with this id, unless it has ended.
     pub(super) fn running_session(&self, id: SessionId) -> Result<Option<Session>, Fault> {
-        let sql = format!("SELECT {COLUMNS} FROM sessions WHERE id = ?1 AND ended_at IS NULL");
-        let mut statement = self.conn().prepare_cached(&sql)?;
-        let mut rows = statement.query([id.to_string()])?;
-        rows.next()?.map(read).transpose()
+        running_session(self.conn(), id)
     }
 
     /// Whether the session runs and its maximum life has not passed.
@@ -67,6 +64,30 @@ impl Ledger<'_> {
         statement.execute(params![id.to_string(), millis(now), cause.as_str()])?;
         Ok(())
     }
+}
+
+/// The session with this id, unless it has ended.
+pub(super) fn running_session(conn: &Connection, id: SessionId) -> Result<Option<Session>, Fault> {
+    let sql = format!("SELECT {COLUMNS} FROM sessions WHERE id = ?1 AND ended_at IS NULL");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([id.to_string()])?;
+    rows.next()?.map(read).transpose()
+}
+
+/// Up to `limit` sessions that have not ended, from the one after `after` on.
+pub(super) fn running_after(
+    conn: &Connection,
+    after: Option<SessionId>,
+    limit: usize,
+) -> Result<Vec<Session>, Fault> {
+    let mut statement = conn.prepare_cached(&sql_running_after())?;
+    let after = after.map(|id| id.to_string()).unwrap_or_default();
+    let mut rows = statement.query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut sessions = Vec::new();
+    while let Some(row) = rows.next()? {
+        sessions.push(read(row)?);
+    }
+    Ok(sessions)
 }
 
 /// Every session that has not ended, with the hash of its token.
@@ -121,6 +142,13 @@ fn json_text<T: Serialize>(value: &T) -> Result<String, Fault> {
 /// The sessions that have not ended.
 pub(super) fn sql_running() -> String {
     format!("SELECT {COLUMNS} FROM sessions WHERE ended_at IS NULL ORDER BY id")
+}
+
+/// The sessions that have not ended, from one on.
+pub(super) fn sql_running_after() -> String {
+    format!(
+        "SELECT {COLUMNS} FROM sessions WHERE ended_at IS NULL AND id > ?1 ORDER BY id LIMIT ?2"
+    )
 }
 
 const COLUMNS: &str = "id, token_hash, role, prompt_digest, authorizations, principal, \

@@ -8,5 +8,6 @@ mod queries;
 mod rekeying;
 mod secrecy;
 mod secrets;
+mod withdraw;
 mod world;
 mod writer;

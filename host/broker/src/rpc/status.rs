@@ -91,6 +91,9 @@ fn of_identity(error: &IdentityError) -> Status {
 pub fn of_open_session(error: &OpenSessionError) -> Status {
     match error {
         OpenSessionError::Denied { id, denial } => denied(*id, denial),
+        OpenSessionError::PoliciesUnsettled => {
+            retryable(Code::Unavailable, "POLICIES_UNSETTLED", error)
+        }
         OpenSessionError::Journal(error) => of_journal(error),
     }
 }

@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::{convert, status};
 use crate::broker::Broker;
-use crate::journal::JournalNews;
+use crate::journal::{JournalNews, Why};
 use crate::sessions::Watcher;
 
 /// What one stream needs.
@@ -72,23 +72,26 @@ async fn run(watched: Watched, sender: Sender<Reply>) {
                 Some(event) => event,
                 None => continue,
             },
-            _ = draining.wait_for(|draining| *draining) => ending("draining"),
+            _ = draining.wait_for(|draining| *draining) => ending("draining", None),
             heard = news.recv() => match heard {
-                Ok(JournalNews::SessionEnded { session: ended, cause }) if ended == session => {
-                    ending(cause.as_str())
+                Ok(JournalNews::SessionEnded { session: ended, cause, why }) if ended == session => {
+                    ending(cause.as_str(), why)
                 }
-                Ok(JournalNews::LeaseChanged { session: of, lease, state, cause, expires_at }) if of == session => {
+                Ok(JournalNews::LeaseChanged { session: of, lease, state, cause, expires_at, why }) if of == session => {
                     warnings.set(lease, watched.now(), expiry(state, expires_at));
                     if matches!(state, LeaseState::Open | LeaseState::Active) { continue }
                     let cause = cause.map(|cause| cause.as_str().to_owned()).unwrap_or_default();
+                    let (reason, code) = told(why);
                     Event::LeaseChanged(v1::LeaseChanged {
                         lease_id: lease.to_string(),
                         state: convert::lease_state(state).into(),
                         cause,
+                        reason,
+                        code,
                     })
                 }
                 Ok(_) | Err(RecvError::Lagged(_)) => continue,
-                Err(RecvError::Closed) => ending("draining"),
+                Err(RecvError::Closed) => ending("draining", None),
             },
         };
         let last = matches!(event, Event::SessionEnding(_));
@@ -142,8 +145,14 @@ fn heartbeat(now: Timestamp) -> Event {
     Event::Heartbeat(v1::Heartbeat { at: Some(convert::timestamp(now)) })
 }
 
-fn ending(cause: &str) -> Event {
-    Event::SessionEnding(v1::SessionEnding { cause: cause.to_owned() })
+fn ending(cause: &str, why: Option<Why>) -> Event {
+    let (reason, code) = told(why);
+    Event::SessionEnding(v1::SessionEnding { cause: cause.to_owned(), reason, code })
+}
+
+/// The sentence and the code of a refusal; empty where nothing was refused.
+fn told(why: Option<Why>) -> (String, String) {
+    why.map(|why| (why.reason, why.code.to_owned())).unwrap_or_default()
 }
 
 /// A client that reads slower than this many events behind is waited for; the events it misses

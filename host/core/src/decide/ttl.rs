@@ -75,6 +75,20 @@ pub(super) fn most(limits: &[TtlLimit]) -> Duration {
     limits.iter().map(|limit| limit.most).min().unwrap_or(TTL_MAX)
 }
 
+fn tightest(limits: &[TtlLimit]) -> TtlLimit {
+    let hard_cap = || TtlLimit { most: TTL_MAX, source: LimitSource::HardCap };
+    limits.iter().min_by_key(|limit| limit.most).cloned().unwrap_or_else(hard_cap)
+}
+
+/// Refuses a life above a limit, and names the tightest.
+pub(super) fn within(life: Duration, limits: &[TtlLimit]) -> Result<(), DenialReason> {
+    let limit = tightest(limits);
+    if life > limit.most {
+        return Err(DenialReason::TtlTooLong { asked: life, limit });
+    }
+    Ok(())
+}
+
 /// The life to grant. An explicit wish above a limit is refused, so that the agent learns of the
 /// limit; the default shrinks to fit. The session's end shortens both: nothing outlives it.
 pub(super) fn settle(
@@ -83,17 +97,14 @@ pub(super) fn settle(
     least: Duration,
     session_left: Duration,
 ) -> Result<Duration, DenialReason> {
-    let hard_cap = TtlLimit { most: TTL_MAX, source: LimitSource::HardCap };
-    let tightest = limits.iter().min_by_key(|limit| limit.most).unwrap_or(&hard_cap);
-    if let Some(asked) = asked
-        && asked > tightest.most
-    {
-        return Err(DenialReason::TtlTooLong { asked, limit: tightest.clone() });
+    let tightest = tightest(limits);
+    if let Some(asked) = asked {
+        within(asked, limits)?;
     }
     let wish = asked.unwrap_or(TTL_DEFAULT).min(tightest.most);
     let ttl = wish.min(session_left);
     if ttl < least {
-        let source = if ttl < wish { LimitSource::SessionEnd } else { tightest.source.clone() };
+        let source = if ttl < wish { LimitSource::SessionEnd } else { tightest.source };
         let limited = (asked.is_none() || ttl < wish).then_some(TtlLimit { most: ttl, source });
         return Err(DenialReason::TtlTooShort { got: ttl, least, limited });
     }

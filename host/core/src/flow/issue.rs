@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::random;
+use super::{DECIDE_AGAIN_MAX, random};
 use crate::ask::Ask;
-use crate::decide::{Denial, decide};
+use crate::decide::{Confirmed, Denial, decide, decide_lease_again};
 use crate::ids::{DenialId, IntentId};
 use crate::intent::Intent;
 use crate::issued::{Credential, Issued};
-use crate::lease::{Lease, LeaseState};
+use crate::lease::{HeldLease, Lease, LeaseState};
+use crate::policy::PolicySnapshot;
 use crate::ports::{
-    Clock, CloseError, Journal, JournalError, OpenError, PluginError, Plugins, Policies, Ports,
+    Clock, CloseError, Journal, JournalError, Minted, OpenError, PluginError, Plugins, Policies,
+    Ports, Standing,
 };
 use crate::session::Session;
+use crate::time::Timestamp;
 
 /// What an agent gets.
 pub struct Delivery {
@@ -46,8 +49,7 @@ pub async fn issue<P: Ports>(
         Ok(issued) => issued,
         Err(error) => return Err(fail(ports, &intent, error).await),
     };
-    let now = ports.clock().now();
-    ports.journal().close_intent(&intent, &issued, now).await?;
+    close(ports, &intent, &issued).await?;
     let lease = lease(&intent, &issued);
     Ok(Delivery { lease, credential: issued.credential, notice: intent.permit().notice() })
 }
@@ -79,6 +81,57 @@ async fn open<P: Ports>(
         }
     }
     Err(IssueError::PoliciesUnsettled)
+}
+
+/// Records what was minted. INVARIANT (handed-out-is-permitted): when the policies changed while
+/// the plugin minted, the credential is decided again before it is handed out; the journal checks
+/// in the transaction that closes the intent that the snapshot which permits it is in force.
+async fn close<P: Ports>(ports: &P, intent: &Intent, issued: &Issued) -> Result<(), IssueError> {
+    for _ in 0..=DECIDE_AGAIN_MAX {
+        let snapshot = ports.policies().current();
+        let now = ports.clock().now();
+        let decided = decided_now(&snapshot, intent, now);
+        let standing = match &decided {
+            None => Standing::AsDecided,
+            Some(Ok(confirmed)) => Standing::Confirmed(confirmed),
+            Some(Err(denial)) => Standing::Withdrawn(denial),
+        };
+        match ports.journal().close_intent(intent, Minted { issued, standing }, now).await {
+            Err(CloseError::SnapshotStale) => {
+                ports.policies().other_than(snapshot.digest()).await;
+            }
+            Err(CloseError::Journal(error)) => return Err(error.into()),
+            closed => {
+                return match decided {
+                    Some(Err(denial)) => Err(deny(ports, denial).await),
+                    _ => Ok(closed?),
+                };
+            }
+        }
+    }
+    // The intent stays open and times out, and what was minted is revoked.
+    Err(IssueError::PoliciesUnsettled)
+}
+
+/// What another snapshot than the intent's says of it. Of a session that is over the journal
+/// tells.
+fn decided_now(
+    snapshot: &PolicySnapshot,
+    intent: &Intent,
+    now: Timestamp,
+) -> Option<Result<Confirmed, Denial>> {
+    let permit = intent.permit();
+    if snapshot.digest() == permit.snapshot() || !permit.session().is_live_at(now) {
+        return None;
+    }
+    let held = HeldLease {
+        id: intent.id(),
+        session: Arc::clone(permit.session()),
+        scope: permit.scope().name.clone(),
+        granted_at: permit.decided_at(),
+        expires_at: permit.expires_at(),
+    };
+    Some(decide_lease_again(snapshot, &held, now))
 }
 
 async fn deny<P: Ports>(ports: &P, denial: Denial) -> IssueError {
@@ -153,6 +206,7 @@ impl From<CloseError> for IssueError {
     fn from(error: CloseError) -> Self {
         match error {
             CloseError::SessionEnded => Self::SessionEnded,
+            CloseError::SnapshotStale | CloseError::Withdrawn => Self::PoliciesUnsettled,
             CloseError::TimedOut => Self::TimedOut,
             CloseError::Journal(error) => Self::Journal(error),
         }
@@ -163,6 +217,3 @@ impl From<CloseError> for IssueError {
 /// stalls, a machine that sleeps. INVARIANT (revocation-comes-last): this and the longest plugin
 /// call together stay below the intent timeout (10 s, at most half of it, 30 s).
 pub const START_WITHIN_MAX: Duration = Duration::from_secs(10);
-
-/// Policies are loaded by people; two more tries outlast any reload.
-const DECIDE_AGAIN_MAX: usize = 2;

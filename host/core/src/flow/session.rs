@@ -4,31 +4,41 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::random;
+use super::{DECIDE_AGAIN_MAX, random};
 use crate::decide::{Denial, SessionAsk, decide_session};
 use crate::ids::{DenialId, IntentId, SessionId};
 use crate::lease::LeaseState;
-use crate::ports::{Clock, Journal, JournalError, Policies, Ports, SessionEnded};
+use crate::ports::{BeginError, Clock, Journal, JournalError, Policies, Ports, SessionEnded};
 use crate::secret::Secret;
 use crate::session::{EndCause, Session, TokenHash, mint_token};
 
 /// Begins a session: decides, records, and hands out its token.
 pub async fn open<P: Ports>(ports: &P, ask: &SessionAsk) -> Result<Opened, OpenSessionError> {
-    let snapshot = ports.policies().current();
-    let now = ports.clock().now();
-    let permit = match decide_session(&snapshot, ask, now) {
-        Ok(permit) => permit,
-        Err(denial) => return Err(deny(ports, denial).await),
-    };
-    let begun = crate::session::Begun {
-        policies: permit.policies().to_vec(),
-        snapshot: permit.snapshot(),
-        claimed_reason: ask.claimed_reason.clone(),
-    };
-    let session = Session::begin(permit, SessionId::mint(now, &random(ports.entropy())), now);
-    let (token, hash) = mint_token(&random(ports.entropy()));
-    ports.journal().begin_session(&session, hash, &begun).await?;
-    Ok(Opened { session: Arc::new(session), token, hash })
+    for _ in 0..=DECIDE_AGAIN_MAX {
+        let snapshot = ports.policies().current();
+        let now = ports.clock().now();
+        let permit = match decide_session(&snapshot, ask, now) {
+            Ok(permit) => permit,
+            Err(denial) => return Err(deny(ports, denial).await),
+        };
+        let begun = crate::session::Begun {
+            policies: permit.policies().to_vec(),
+            snapshot: permit.snapshot(),
+            claimed_reason: ask.claimed_reason.clone(),
+        };
+        let session = Session::begin(permit, SessionId::mint(now, &random(ports.entropy())), now);
+        let (token, hash) = mint_token(&random(ports.entropy()));
+        match ports.journal().begin_session(&session, hash, &begun).await {
+            Ok(_) => return Ok(Opened { session: Arc::new(session), token, hash }),
+            // A session that began under the earlier policies would not be decided again by the
+            // pass that follows the change.
+            Err(BeginError::SnapshotStale) => {
+                ports.policies().other_than(snapshot.digest()).await;
+            }
+            Err(BeginError::Journal(error)) => return Err(error.into()),
+        }
+    }
+    Err(OpenSessionError::PoliciesUnsettled)
 }
 
 /// A session that has begun, with the token that proves it.
@@ -78,6 +88,9 @@ pub enum OpenSessionError {
         /// What was refused and why.
         denial: Box<Denial>,
     },
+    /// The policies kept changing.
+    #[error("the policies changed several times while the request was being decided: try again")]
+    PoliciesUnsettled,
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),

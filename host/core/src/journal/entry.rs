@@ -8,11 +8,10 @@ use crate::catalog::Scope;
 use crate::decide::{Denial, Permit, Refused};
 use crate::ids::{DenialId, IntentId, SessionId};
 use crate::intent::Intent;
-use crate::issued::Issued;
 use crate::lease::{DueCause, DueLease, LeaseState, RevokeOutcome};
 use crate::name::{RoleName, ScopeName};
 use crate::policy::SnapshotDigest;
-use crate::ports::PluginError;
+use crate::ports::{Minted, PluginError, Standing};
 use crate::prompt::PromptDigest;
 use crate::session::{Begun, EndCause, Session};
 use crate::time::Timestamp;
@@ -230,6 +229,38 @@ impl Entry {
         }
     }
 
+    /// A session ended because it is no longer permitted.
+    pub fn session_withdrawn(
+        session: &Session,
+        denial: &Denial,
+        leases_due: u64,
+        at: Timestamp,
+    ) -> Self {
+        let ended = Self::session_ended(session, EndCause::NoLongerPermitted, leases_due, at);
+        let detail = ended.detail.as_deref().unwrap_or_default();
+        let detail = Some(format!("{}; {detail}", denial.reason));
+        Self { detail, ..ended }.refused_by(denial)
+    }
+
+    /// A lease fell due because it is no longer permitted.
+    pub fn lease_withdrawn(lease: &DueLease, denial: &Denial, at: Timestamp) -> Self {
+        let detail = Some(denial.reason.to_string());
+        Self { detail, ..Self::lease_due(lease, DueCause::NoLongerPermitted, at) }
+            .refused_by(denial)
+    }
+
+    /// With who refused it.
+    #[must_use]
+    pub fn refused_by(self, denial: &Denial) -> Self {
+        Self {
+            decision: Some(Verdict::Deny),
+            code: Some(denial.reason.code().to_owned()),
+            policies: denial.policies.clone(),
+            snapshot: Some(denial.snapshot),
+            ..self
+        }
+    }
+
     /// A request was refused.
     pub fn denied(id: DenialId, denial: &Denial) -> Self {
         let mut entry = match &denial.refused {
@@ -249,13 +280,9 @@ impl Entry {
                 ..Self::of_session(denial.at, Event::Denied, session)
             },
         };
-        entry.decision = Some(Verdict::Deny);
-        entry.code = Some(denial.reason.code().to_owned());
-        entry.policies.clone_from(&denial.policies);
-        entry.snapshot = Some(denial.snapshot);
         entry.denial = Some(id);
         entry.detail = Some(denial.reason.to_string());
-        entry
+        entry.refused_by(denial)
     }
 
     fn of_permit(at: Timestamp, event: Event, id: IntentId, permit: &Permit) -> Self {
@@ -280,19 +307,31 @@ impl Entry {
         }
     }
 
-    /// The credential was minted. `state` is `Active`, or `Due` if its session ended meanwhile.
-    pub fn lease_issued(
-        intent: &Intent,
-        issued: &Issued,
-        state: LeaseState,
-        at: Timestamp,
-    ) -> Self {
-        Self {
+    /// The credential was minted: for the agent or, if what is in force now refuses it, to be
+    /// revoked at once.
+    pub fn lease_issued(intent: &Intent, minted: &Minted<'_>, at: Timestamp) -> Self {
+        let issued = minted.issued;
+        let entry = Self {
             lease: Some(intent.id()),
-            state: Some(state),
+            state: Some(LeaseState::Active),
             expires_at: Some(issued.credential.expires_at),
             join_keys: issued.join_keys.clone(),
             ..Self::of_permit(at, Event::LeaseIssued, intent.id(), intent.permit())
+        };
+        match minted.standing {
+            Standing::AsDecided => entry,
+            Standing::Confirmed(confirmed) => Self {
+                policies: confirmed.policies.clone(),
+                snapshot: Some(confirmed.snapshot),
+                ..entry
+            },
+            Standing::Withdrawn(denial) => Self {
+                state: Some(LeaseState::Due),
+                cause: Some(DueCause::NoLongerPermitted.as_str().to_owned()),
+                detail: Some(denial.reason.to_string()),
+                ..entry
+            }
+            .refused_by(denial),
         }
     }
 

@@ -14,7 +14,7 @@ use claviger_core::principal::{Principal, Requester};
 use claviger_core::session::{EndCause, Session};
 use rand::Rng;
 
-use super::policies::{ASKED, BACKENDS, ROLES, SNAPSHOTS};
+use super::policies::{ASKED, BACKENDS, Known, ROLES, SNAPSHOTS};
 use super::world::{Client, Sim};
 
 pub async fn open_session(sim: Sim) {
@@ -130,6 +130,22 @@ pub async fn worker_pass(sim: Sim, backend: usize) {
     }
 }
 
+/// One pass over everything that lives.
+pub async fn decide_again(sim: Sim) {
+    let digest = sim.policies().current().digest();
+    // Two at once would each know half; the broker has one task for it.
+    let mut again = std::mem::take(&mut sim.world().again);
+    let passed = again.pass(&sim).await;
+    let world = &mut *sim.world();
+    if again.next_at().is_some() {
+        world.coverage.roles_spared += 1;
+    }
+    world.again = again;
+    if passed.is_ok() {
+        world.passed = Some(digest);
+    }
+}
+
 /// Records a snapshot as loaded, then shows it, as the broker does.
 pub async fn load_policies(sim: Sim, index: usize) {
     let digest = SNAPSHOTS[index].snapshot.digest();
@@ -142,4 +158,13 @@ pub async fn load_policies(sim: Sim, index: usize) {
         sim.dawdle().await;
         sim.world().policies = index;
     }
+}
+
+/// Shows what was recorded last, if who loaded it has gone in between: the broker's reloads run to
+/// their end whoever goes away.
+pub fn finish_reload(sim: &Sim) {
+    let world = &mut *sim.world();
+    let recorded = world.ledger.snapshot;
+    let shown = |known: &Known| Some(known.snapshot.digest()) == recorded;
+    world.policies = SNAPSHOTS.iter().position(shown).expect("a known snapshot");
 }

@@ -60,6 +60,9 @@ impl Checker {
         match entry.event {
             Event::PoliciesLoaded => self.snapshot = entry.snapshot,
             Event::SessionBegun => {
+                if entry.snapshot != self.snapshot {
+                    return Err(format!("begun by a snapshot that is not current: {entry:?}"));
+                }
                 let seen = Seen { ends_at: entry.expires_at.unwrap(), ended: false };
                 self.sessions.insert(entry.session.unwrap(), seen);
             }
@@ -67,6 +70,7 @@ impl Checker {
             Event::IntentOpened => self.permitted(entry)?,
             Event::LeaseIssued if entry.state == Some(LeaseState::Active) => {
                 self.of_live_session(entry)?;
+                self.granted(entry)?;
             }
             _ => {}
         }
@@ -86,23 +90,52 @@ impl Checker {
         Ok(())
     }
 
-    fn permitted(&mut self, entry: &Entry) -> Result<(), String> {
-        self.of_live_session(entry)?;
+    /// By the snapshot in force, whether it is opened or handed out.
+    fn granted(&self, entry: &Entry) -> Result<(), String> {
         if entry.snapshot != self.snapshot {
             return Err(format!("permitted by a snapshot that is not current: {entry:?}"));
         }
         let (role, scope) = (entry.role.as_ref().unwrap(), entry.scope.as_ref().unwrap());
-        let deciding = |known: &&Known| Some(known.snapshot.digest()) == entry.snapshot;
-        let known = SNAPSHOTS.iter().find(deciding).ok_or("an unknown snapshot decided")?;
+        let known = deciding(entry.snapshot)?;
         if !known.grants.contains(&(role.as_str(), scope.as_str())) {
             return Err(format!("issued what its snapshot does not grant: {entry:?}"));
         }
+        Ok(())
+    }
+
+    fn permitted(&mut self, entry: &Entry) -> Result<(), String> {
+        self.of_live_session(entry)?;
+        self.granted(entry)?;
         let (at, ends_at) = (entry.at, self.session(entry)?.ends_at);
         if entry.expires_at.is_none_or(|end| end > at.after(TTL_MAX) || end > ends_at) {
             return Err(format!("outlives its session or the cap: {entry:?}"));
         }
         Ok(())
     }
+}
+
+fn deciding(snapshot: Option<SnapshotDigest>) -> Result<&'static Known, String> {
+    let known = SNAPSHOTS.iter().find(|known| Some(known.snapshot.digest()) == snapshot);
+    known.ok_or_else(|| "an unknown snapshot decided".to_owned())
+}
+
+/// What must hold once a pass under the snapshot in force was whole.
+fn all_is_permitted_still(world: &World) -> Result<(), String> {
+    let known = deciding(world.ledger.snapshot)?;
+    for row in world.ledger.sessions.values().filter(|row| !row.ended) {
+        let role = row.session.role();
+        if !known.sessions.contains(&role.as_str()) {
+            return Err(format!("a session of `{role}` lives and is no longer permitted"));
+        }
+    }
+    for (id, row) in &world.ledger.leases {
+        let granted = known.grants.contains(&(row.role.as_str(), row.scope.as_str()));
+        let within = row.expires_at.since(row.granted_at) <= known.ttl_max;
+        if row.state == LeaseState::Active && !(granted && within) {
+            return Err(format!("lease {id} is active and no longer permitted"));
+        }
+    }
+    Ok(())
 }
 
 fn live_credentials_are_recorded(world: &World) -> Result<(), String> {
@@ -128,6 +161,7 @@ fn one_credential_for_a_key(world: &World) -> Result<(), String> {
 
 /// What must hold once faults are over, the intent timeout has passed and the worker has run.
 pub fn settled(world: &World) -> Result<(), String> {
+    all_is_permitted_still(world)?;
     for (id, row) in &world.ledger.leases {
         let live = world.upstream.live.contains_key(id);
         let ended = world.ledger.sessions.get(&row.session).is_none_or(|session| session.ended);

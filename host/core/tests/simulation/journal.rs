@@ -7,13 +7,15 @@ use std::task::Poll;
 use claviger_core::decide::{Denial, Permit};
 use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::intent::Intent;
-use claviger_core::issued::Issued;
 use claviger_core::journal::{Entry, Event, JournalSeq};
-use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, RevokeOutcome};
+use claviger_core::lease::{
+    DueCause, DueLease, HeldLease, Lease, LeaseEvent, LeaseState, RevokeOutcome,
+};
 use claviger_core::name::BackendName;
 use claviger_core::policy::SnapshotDigest;
 use claviger_core::ports::{
-    CloseError, Journal, JournalError, OpenError, PluginError, SessionEnded,
+    BeginError, CloseError, Held, Journal, JournalError, Minted, OpenError, PluginError,
+    SessionEnded, Standing, WithdrawError, Withdrawal, Withdrawn,
 };
 use claviger_core::session::{Begun, EndCause, Session, TokenHash};
 use claviger_core::time::Timestamp;
@@ -58,8 +60,17 @@ impl World {
         Ok(self.ledger.append(opening.entry))
     }
 
-    fn close_intent(&mut self, id: IntentId, mut entry: Entry) -> Result<(), CloseError> {
+    fn close_intent(
+        &mut self,
+        id: IntentId,
+        mut entry: Entry,
+        closing: &Closing,
+    ) -> Result<(), CloseError> {
         let (now, flaw) = (entry.at, self.flaw);
+        if flaw != Flaw::ClosesUnderAnySnapshot && self.ledger.snapshot != Some(closing.snapshot) {
+            self.coverage.decided_again_while_minting += 1;
+            return Err(CloseError::SnapshotStale);
+        }
         let handle = Some(id.bare());
         let session = self.ledger.row(id).session;
         let live = self.ledger.is_live(session, now) || flaw == Flaw::ForgetsSession;
@@ -82,9 +93,62 @@ impl World {
             row.fall_due(LeaseEvent::FellDue, DueCause::SessionEnded, Some(now));
             self.coverage.session_ended_while_minting += 1;
         }
+        let withdrawn = live && closing.withdrawn;
+        if withdrawn {
+            row.fall_due(LeaseEvent::FellDue, DueCause::NoLongerPermitted, Some(now));
+            self.coverage.withdrawn_while_minting += 1;
+        }
+        let row = self.ledger.row(id);
         entry.state = Some(row.state);
         self.ledger.append(entry);
-        if live { Ok(()) } else { Err(CloseError::SessionEnded) }
+        match (live, withdrawn) {
+            (false, _) => Err(CloseError::SessionEnded),
+            (true, true) => Err(CloseError::Withdrawn),
+            (true, false) => Ok(()),
+        }
+    }
+
+    fn withdraw(
+        &mut self,
+        withdrawals: &[Withdrawal],
+        now: Timestamp,
+    ) -> Result<Withdrawn, WithdrawError> {
+        if withdrawals.iter().any(|w| self.ledger.snapshot != Some(w.denial.snapshot)) {
+            self.coverage.pass_overtaken += 1;
+            return Err(WithdrawError::SnapshotStale);
+        }
+        let mut withdrawn = Withdrawn::default();
+        if self.flaw == Flaw::WithdrawsNothing {
+            return Ok(withdrawn);
+        }
+        for Withdrawal { of, denial } in withdrawals {
+            match *of {
+                Held::Session(id) => {
+                    let Some(ended) = self.end_session(id, EndCause::NoLongerPermitted, now) else {
+                        continue;
+                    };
+                    self.coverage.sessions_withdrawn += 1;
+                    withdrawn.sessions.push(id);
+                    withdrawn.leases_due += ended.leases_due;
+                }
+                Held::Lease(id) => withdrawn.leases_due += self.withdraw_lease(id, denial, now),
+            }
+        }
+        Ok(withdrawn)
+    }
+
+    fn withdraw_lease(&mut self, id: IntentId, denial: &Denial, now: Timestamp) -> u64 {
+        let row = self.ledger.row(id);
+        let act_at = match row.state {
+            LeaseState::Active => Some(now),
+            LeaseState::Open => row.act_at,
+            _ => return 0,
+        };
+        row.fall_due(LeaseEvent::FellDue, DueCause::NoLongerPermitted, act_at);
+        let entry = Entry::lease_withdrawn(&row.due(id), denial, now);
+        self.ledger.append(entry);
+        self.coverage.leases_withdrawn += 1;
+        1
     }
 
     /// An error after the request was sent tells nothing of what the upstream still does: only
@@ -216,6 +280,11 @@ struct Opening {
     snapshot: SnapshotDigest,
 }
 
+struct Closing {
+    snapshot: SnapshotDigest,
+    withdrawn: bool,
+}
+
 struct Seen {
     id: IntentId,
     state: LeaseState,
@@ -253,20 +322,28 @@ impl Sim {
     }
 }
 
+/// Few a page, so that a pass has several and much can happen in between.
+const PAGE_MAX: usize = 2;
+
 impl Journal for Sim {
     async fn begin_session(
         &self,
         session: &Session,
         _token: TokenHash,
         begun: &Begun,
-    ) -> Result<JournalSeq, JournalError> {
+    ) -> Result<JournalSeq, BeginError> {
         let entry = Entry::session_begun(session, begun);
         let row = SessionRow { session: session.clone(), ended: false };
         self.write(move |world| {
+            if world.flaw != Flaw::BeginsUnderAnySnapshot && world.ledger.snapshot != entry.snapshot
+            {
+                world.coverage.begun_stale += 1;
+                return Err(BeginError::SnapshotStale);
+            }
             world.ledger.sessions.insert(row.session.id(), row);
-            world.ledger.append(entry)
+            Ok(world.ledger.append(entry))
         })
-        .await
+        .await?
     }
 
     async fn end_session(
@@ -305,12 +382,16 @@ impl Journal for Sim {
     async fn close_intent(
         &self,
         intent: &Intent,
-        issued: &Issued,
+        minted: Minted<'_>,
         now: Timestamp,
     ) -> Result<(), CloseError> {
         let id = intent.id();
-        let entry = Entry::lease_issued(intent, issued, LeaseState::Active, now);
-        self.write(move |world| world.close_intent(id, entry)).await?
+        let entry = Entry::lease_issued(intent, &minted, now);
+        let closing = Closing {
+            snapshot: minted.standing.snapshot(intent),
+            withdrawn: matches!(minted.standing, Standing::Withdrawn(_)),
+        };
+        self.write(move |world| world.close_intent(id, entry, &closing)).await?
     }
 
     async fn fail_intent(
@@ -337,6 +418,49 @@ impl Journal for Sim {
         let world = self.world();
         let of_session = |(_, row): &(_, &Row)| row.session == session && !row.state.is_final();
         Ok(world.ledger.leases.iter().filter(of_session).map(|(id, row)| row.lease(*id)).collect())
+    }
+
+    async fn live_sessions_after(
+        &self,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<Session>, JournalError> {
+        self.dawdle().await;
+        let world = self.world();
+        let rows = world.ledger.sessions.values().filter(|row| !row.ended);
+        let later = rows.filter(|row| after.is_none_or(|after| row.session.id() > after));
+        Ok(later.take(limit.min(PAGE_MAX)).map(|row| row.session.clone()).collect())
+    }
+
+    async fn held_leases_after(
+        &self,
+        after: Option<(SessionId, IntentId)>,
+        limit: usize,
+    ) -> Result<Vec<HeldLease>, JournalError> {
+        self.dawdle().await;
+        let world = self.world();
+        let mut held: Vec<_> = world
+            .ledger
+            .leases
+            .iter()
+            .filter(|(_, row)| matches!(row.state, LeaseState::Open | LeaseState::Active))
+            .filter_map(|(id, row)| {
+                let session = world.ledger.sessions.get(&row.session).filter(|of| !of.ended)?;
+                Some(row.held(*id, Arc::new(session.session.clone())))
+            })
+            .filter(|held| after.is_none_or(|after| (held.session.id(), held.id) > after))
+            .collect();
+        held.sort_by_key(|held| (held.session.id(), held.id));
+        held.truncate(limit.min(PAGE_MAX));
+        Ok(held)
+    }
+
+    async fn withdraw(
+        &self,
+        withdrawals: Vec<Withdrawal>,
+        now: Timestamp,
+    ) -> Result<Withdrawn, WithdrawError> {
+        self.write(move |world| world.withdraw(&withdrawals, now)).await?
     }
 
     async fn take_due(

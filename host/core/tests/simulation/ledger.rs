@@ -1,6 +1,7 @@
 //! What the simulated journal keeps: entries, sessions, leases. Decides nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_core::catalog::RevocationClass;
@@ -8,7 +9,7 @@ use claviger_core::decide::Permit;
 use claviger_core::ids::{IntentId, SessionId};
 use claviger_core::issued::Handle;
 use claviger_core::journal::{Entry, Event, JournalSeq};
-use claviger_core::lease::{DueCause, DueLease, Lease, LeaseEvent, LeaseState, Parties};
+use claviger_core::lease::{DueCause, DueLease, HeldLease, Lease, LeaseEvent, LeaseState, Parties};
 use claviger_core::name::{IdempotencyKey, RoleName, ScopeName};
 use claviger_core::policy::SnapshotDigest;
 use claviger_core::prompt::PromptDigest;
@@ -38,6 +39,7 @@ pub struct Row {
     pub session: SessionId,
     pub key: Option<IdempotencyKey>,
     pub state: LeaseState,
+    pub granted_at: Timestamp,
     pub expires_at: Timestamp,
     pub role: RoleName,
     pub prompt_digest: PromptDigest,
@@ -57,6 +59,7 @@ impl Row {
             session: session.id(),
             key: permit.idempotency_key().cloned(),
             state: LeaseState::Open,
+            granted_at: permit.decided_at(),
             expires_at: permit.expires_at(),
             role: session.role().clone(),
             prompt_digest: *session.prompt_digest(),
@@ -90,6 +93,16 @@ impl Row {
             due_at: self.act_at.unwrap_or(self.expires_at),
             expires_at: self.expires_at,
             handle: self.handle.clone().map(|handle| Handle::new(Zeroizing::new(handle))),
+        }
+    }
+
+    pub fn held(&self, id: IntentId, session: Arc<Session>) -> HeldLease {
+        HeldLease {
+            id,
+            session,
+            scope: self.scope.clone(),
+            granted_at: self.granted_at,
+            expires_at: self.expires_at,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Four policy snapshots that the run swaps between, and, written down a second time by hand,
+//! Six policy snapshots that the run swaps between, and, written down a second time by hand,
 //! what each of them lets a role have.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,11 @@ pub struct Known {
     pub snapshot: Arc<PolicySnapshot>,
     /// `role scope` pairs that may be issued.
     pub grants: &'static [(&'static str, &'static str)],
+    /// The roles of which a session may run. One whose prompt file is not loaded may not, once it
+    /// has been gone for long enough.
+    pub sessions: &'static [&'static str],
+    /// The longest life of a credential.
+    pub ttl_max: Duration,
 }
 
 pub const ROLES: [&str; 2] = ["reader", "writer"];
@@ -31,23 +36,15 @@ pub const ASKED: [&str; 8] = [
 ];
 
 /// The snapshots; loading one takes longer than a whole run.
-pub static SNAPSHOTS: LazyLock<[Known; 4]> = LazyLock::new(|| {
+pub static SNAPSHOTS: LazyLock<[Known; 6]> = LazyLock::new(|| {
     let everything = "permit (principal, action == Action::\"issue\", resource);";
     let orders_only =
         "permit (principal, action == Action::\"issue\", resource in Backend::\"orders-db\");";
+    let readers_only = "permit (principal, action == Action::\"open_session\", \
+         resource == Role::\"reader\");";
     let short = "@max_ttl(\"5m\")\npermit (principal, action == Action::\"issue\", resource);";
     [
-        known(
-            everything,
-            &["orders.read", "tickets.refund"],
-            &[
-                ("reader", "orders-db/readonly"),
-                ("reader", "sts/report"),
-                ("writer", "orders-db/readonly"),
-                ("writer", "orders-db/refunds"),
-                ("writer", "sts/report"),
-            ],
-        ),
+        known(everything, &["orders.read", "tickets.refund"], &EVERYTHING),
         known(
             orders_only,
             &["orders.read", "tickets.refund"],
@@ -67,13 +64,50 @@ pub static SNAPSHOTS: LazyLock<[Known; 4]> = LazyLock::new(|| {
                 ("writer", "orders-db/readonly"),
                 ("writer", "sts/report"),
             ],
-        ),
+        )
+        .within(Duration::from_mins(5)),
+        load(readers_only, everything, &BOTH_ROLES, &NO_NEW_WRITERS),
+        load(OPEN, everything, &READER_ONLY, &READERS),
     ]
 });
 
+const OPEN: &str = "permit (principal, action == Action::\"open_session\", resource);";
+const DECLARED: [&str; 2] = ["orders.read", "tickets.refund"];
+const BOTH_ROLES: [(&str, &[&str]); 2] = [("reader", &["orders.read"]), ("writer", &DECLARED)];
+const READER_ONLY: [(&str, &[&str]); 1] = [("reader", &["orders.read"])];
+const EVERYTHING: [(&str, &str); 5] = [
+    ("reader", "orders-db/readonly"),
+    ("reader", "sts/report"),
+    ("writer", "orders-db/readonly"),
+    ("writer", "orders-db/refunds"),
+    ("writer", "sts/report"),
+];
+/// Writers may run no session; one that still runs may be issued what it could before.
+const NO_NEW_WRITERS: Truth = Truth { grants: &EVERYTHING, sessions: &["reader"] };
+/// Writers are not even known.
+const READERS: Truth = Truth {
+    grants: &[("reader", "orders-db/readonly"), ("reader", "sts/report")],
+    sessions: &["reader"],
+};
+
+struct Truth {
+    grants: &'static [(&'static str, &'static str)],
+    sessions: &'static [&'static str],
+}
+
+impl Known {
+    fn within(self, ttl_max: Duration) -> Self {
+        Self { ttl_max, ..self }
+    }
+}
+
 fn known(issue: &str, writer: &[&str], grants: &'static [(&'static str, &'static str)]) -> Known {
-    let open = "permit (principal, action == Action::\"open_session\", resource);";
-    let roles = [role("reader", &["orders.read"]), role("writer", writer)];
+    let truth = Truth { grants, sessions: &ROLES };
+    load(OPEN, issue, &[("reader", &["orders.read"]), ("writer", writer)], &truth)
+}
+
+fn load(open: &str, issue: &str, roles: &[(&str, &[&str])], truth: &Truth) -> Known {
+    let roles = roles.iter().map(|(name, authorizations)| role(name, authorizations));
     let backends = [
         backend(
             "orders-db",
@@ -89,13 +123,15 @@ fn known(issue: &str, writer: &[&str], grants: &'static [(&'static str, &'static
     ];
     let sources = PolicySources {
         policies: vec![PolicyFile { path: "sim.cedar".into(), text: format!("{open}\n{issue}") }],
-        roles: roles.into_iter().map(|role| (role.name.clone(), role)).collect(),
+        roles: roles.map(|role| (role.name.clone(), role)).collect(),
         catalog: Catalog {
             backends: backends.into_iter().map(|b| (b.name.clone(), Arc::new(b))).collect(),
         },
         teams: BTreeMap::new(),
     };
-    Known { snapshot: Arc::new(PolicySnapshot::load(sources).expect("valid policies")), grants }
+    let snapshot = Arc::new(PolicySnapshot::load(sources).expect("valid policies"));
+    let Truth { grants, sessions } = *truth;
+    Known { snapshot, grants, sessions, ttl_max: Duration::from_hours(2) }
 }
 
 fn role(name: &str, authorizations: &[&str]) -> Role {

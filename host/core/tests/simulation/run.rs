@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use claviger_core::flow::again::ABSENT_GRACE;
 use claviger_core::flow::revoke::ATTEMPTS_MAX;
 use claviger_core::journal::{Entry, JournalSeq};
+use claviger_core::ports::{Policies, Ports};
 use claviger_core::session::EndCause;
 use rand::Rng;
 
@@ -174,8 +176,9 @@ impl Run {
                 let index = if world.chance(50) { 0 } else { index };
                 Box::pin(actors::load_policies(sim, index))
             }
-            (66..70, _) => Box::pin(actors::reap(sim)),
-            (70..92, _) => {
+            (66..68, _) => Box::pin(actors::reap(sim)),
+            (68..71, _) => Box::pin(actors::decide_again(sim)),
+            (71..92, _) => {
                 Box::pin(actors::worker_pass(sim, world.rng.random_range(0..BACKENDS.len())))
             }
             _ if world.clients.len() < CLIENTS_MAX => Box::pin(actors::open_session(sim)),
@@ -200,13 +203,34 @@ impl Run {
     /// Faults end; the intent timeout passes; the worker works off what is due.
     fn calm_down(&mut self) -> Result<(), String> {
         self.sim.world().faults = Faults::default();
+        // Together with what is still under way, so that this finds a pass that has begun.
+        self.tasks.push(Box::pin(actors::decide_again(self.sim.clone())));
         self.finish()?;
+        actors::finish_reload(&self.sim);
+        self.decide_again()?;
+        // A role that was gone has been gone for long enough now.
+        self.sim.world().advance(ABSENT_GRACE);
+        self.sim.world().passed = None;
+        self.decide_again()?;
         for _ in 0..2 {
             // Longer than the intent timeout and than the longest wait for another attempt.
             self.sim.world().advance(INTENT_TIMEOUT.max(Duration::from_mins(5)));
             self.work_off()?;
         }
         checker::settled(&self.sim.world())
+    }
+
+    /// Passes until one was whole under the snapshot in force, as the broker does.
+    fn decide_again(&mut self) -> Result<(), String> {
+        for _ in 0..PASSES_MAX {
+            let current = self.sim.policies().current().digest();
+            if self.sim.world().passed == Some(current) {
+                return Ok(());
+            }
+            self.tasks.push(Box::pin(actors::decide_again(self.sim.clone())));
+            self.finish()?;
+        }
+        Err("passes come to no end".to_owned())
     }
 
     /// Every session comes to its end.
@@ -258,6 +282,9 @@ const TASKS_MAX: usize = 12;
 
 /// As above.
 const CLIENTS_MAX: usize = 4;
+
+/// One under the snapshot in force is enough once nothing else is under way.
+const PASSES_MAX: usize = 3;
 
 /// More turns than any future idles for that has not been hung up by the upstream.
 const IDLE_ROUNDS_MAX: usize = 20;

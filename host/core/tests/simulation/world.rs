@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use claviger_core::flow::again::Again;
 use claviger_core::ids::IntentId;
 use claviger_core::policy::{PolicySnapshot, SnapshotDigest};
 use claviger_core::ports::{Clock, Entropy, Policies, Ports};
@@ -39,6 +40,12 @@ pub enum Flaw {
     RevokesFailedIntentsAtOnce,
     /// An intent whose lease is released is revoked while the plugin mints.
     RevokesReleasedIntentsAtOnce,
+    /// `begin_session` does not compare snapshots.
+    BeginsUnderAnySnapshot,
+    /// `close_intent` does not compare snapshots.
+    ClosesUnderAnySnapshot,
+    /// `withdraw` leaves everything as it is.
+    WithdrawsNothing,
     /// A write is acknowledged before it is durable.
     ForgetsLastWriteInACrash,
 }
@@ -56,6 +63,10 @@ pub struct World {
     pub upstream: Upstream,
     /// Which snapshot the `Policies` port shows.
     pub policies: usize,
+    /// Which one the last whole pass over what lives decided by; none since a crash.
+    pub passed: Option<SnapshotDigest>,
+    /// What passes know of each other.
+    pub again: Again,
     /// What the clients know of.
     pub clients: Vec<Client>,
     pub coverage: Coverage,
@@ -112,6 +123,13 @@ coverage!(
     acted_late,
     late_answers,
     released_while_minting,
+    begun_stale,
+    decided_again_while_minting,
+    withdrawn_while_minting,
+    sessions_withdrawn,
+    leases_withdrawn,
+    roles_spared,
+    pass_overtaken,
     lapsed,
     stuck,
     revoked,
@@ -133,6 +151,8 @@ impl Sim {
             queue: VecDeque::new(),
             upstream: Upstream::default(),
             policies: 0,
+            passed: None,
+            again: Again::default(),
             clients: Vec::new(),
             coverage: Coverage::default(),
             violations: Vec::new(),
@@ -191,6 +211,8 @@ impl World {
     pub fn crash(&mut self) {
         self.coverage.crashes += 1;
         self.queue.clear();
+        self.passed = None;
+        self.again = Again::default();
         if self.flaw == Flaw::ForgetsLastWriteInACrash {
             self.ledger.forget_last_write();
         }

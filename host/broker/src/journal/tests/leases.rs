@@ -322,6 +322,7 @@ async fn the_worker_is_woken_only_for_what_is_earlier_than_it_knows() {
         state: LeaseState::Due,
         cause: Some(DueCause::Released),
         expires_at: first.expires_at,
+        why: None,
     };
     assert_eq!(news.try_recv(), Ok(changed));
     assert_eq!(news.try_recv(), Ok(JournalNews::DueChanged { backend: backend() }));
@@ -338,7 +339,8 @@ async fn the_end_of_a_session_is_told_after_its_leases() {
         panic!("the lease comes first")
     };
     assert_eq!((told, state), (lease.id, LeaseState::Due));
-    let ended = JournalNews::SessionEnded { session: session.id(), cause: EndCause::Closed };
+    let cause = EndCause::Closed;
+    let ended = JournalNews::SessionEnded { session: session.id(), cause, why: None };
     assert_eq!(news.try_recv(), Ok(ended));
 }
 

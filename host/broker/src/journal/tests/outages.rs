@@ -5,7 +5,7 @@ use std::process::Command;
 
 use claviger_core::fixture;
 use claviger_core::journal::{Entry, Event};
-use claviger_core::ports::{Clock, Journal, JournalError};
+use claviger_core::ports::{BeginError, Clock, Journal, JournalError};
 use tempfile::TempDir;
 
 use super::world::{World, open, stranger};
@@ -268,5 +268,5 @@ async fn denials_and_sessions_are_refused_too_while_it_cannot_write() {
     let session = fixture::session_in(&world.policies.0, 77);
     let token = claviger_core::session::mint_token(&[77; 32]).1;
     let begun = world.journal.begin_session(&session, token, &world.begun()).await;
-    assert!(matches!(begun, Err(JournalError::Unwritable(_))));
+    assert!(matches!(begun, Err(BeginError::Journal(JournalError::Unwritable(_)))));
 }

@@ -129,7 +129,9 @@ async fn nothing_that_runs_often_reads_a_whole_table() {
         rows::NEXT_DUE_AT.to_owned(),
         rows::KEY_USED.to_owned(),
         rows::END_ALL.to_owned(),
+        rows::HELD_AFTER.to_owned(),
         sessions::sql_running(),
+        sessions::sql_running_after(),
         ledger::NEWEST_ENTRY.to_owned(),
     ];
     let conn = super::world::stranger(world.path());

@@ -17,7 +17,7 @@ use claviger_core::issued::{Credential, Field, FieldValue, Handle, Issued};
 use claviger_core::journal::{Entry, Event};
 use claviger_core::lease::{DueLease, Lease};
 use claviger_core::name::BackendName;
-use claviger_core::policy::{PolicySnapshot, SnapshotDigest};
+use claviger_core::policy::{PolicyFile, PolicySnapshot, SnapshotDigest};
 use claviger_core::ports::{
     Clock, Entropy, Journal, PluginError, PluginErrorKind, Plugins, Policies, Ports,
 };
@@ -58,7 +58,7 @@ impl World {
         let journal = open(&path).unwrap().journal;
         let world = Arc::new(Self {
             journal,
-            policies: TestPolicies(Arc::new(fixture::snapshot())),
+            policies: TestPolicies(Arc::new(fixture::snapshot()), Mutex::default()),
             clock: TestClock(AtomicU64::new(fixture::now().unix_millis())),
             plugins: TestPlugins::default(),
             entropy: TestEntropy(AtomicU64::new(1)),
@@ -86,6 +86,18 @@ impl World {
         let mut entry = Entry::new(self.clock.now(), Event::PoliciesLoaded);
         entry.snapshot = Some(snapshot.digest());
         self.journal.record(entry).await.unwrap();
+    }
+
+    /// Puts the fixture's policies with `more` beside them in force, as a reload does.
+    pub(super) async fn put_in_force(&self, more: &str) -> SnapshotDigest {
+        let mut sources = fixture::sources();
+        let file = PolicyFile { path: "more.cedar".to_owned(), text: more.to_owned() };
+        sources.policies.push(file);
+        let snapshot = Arc::new(PolicySnapshot::load(sources).unwrap());
+        self.load_policies(&snapshot).await;
+        let digest = snapshot.digest();
+        *self.policies.1.lock().unwrap() = Some(snapshot);
+        digest
     }
 
     /// A session that has begun.
@@ -216,14 +228,19 @@ impl Entropy for TestEntropy {
     }
 }
 
-pub(super) struct TestPolicies(pub(super) Arc<PolicySnapshot>);
+/// The fixture's snapshot, and another one in its place once a test has put one in force.
+pub(super) struct TestPolicies(
+    pub(super) Arc<PolicySnapshot>,
+    pub(super) Mutex<Option<Arc<PolicySnapshot>>>,
+);
 
 impl Policies for TestPolicies {
     fn current(&self) -> Arc<PolicySnapshot> {
-        Arc::clone(&self.0)
+        let other = self.1.lock().unwrap();
+        Arc::clone(other.as_ref().unwrap_or(&self.0))
     }
 
-    /// There is only the one.
+    /// What is recorded is in force at once.
     async fn other_than(&self, _stale: SnapshotDigest) {}
 }
 
