@@ -21,6 +21,7 @@ use crate::issuer::{self, Issuer};
 use crate::journal::{CommitObserver, JournalOptions, SealingKeys, SqliteJournal};
 use crate::plugin::{Observe, PluginStore, PluginsOptions};
 use crate::policies::{self, PolicyStore};
+use crate::rates::Rates;
 use crate::sessions::Sessions;
 use crate::watching::Watching;
 use crate::{load, metrics_page, reload, serve, telemetry, worker};
@@ -145,6 +146,7 @@ async fn build(
         policies: PolicyStore::new(folders, read.snapshot),
         identities: load::identities(file).map_err(all)?,
         sessions: Sessions::new(file.config().sessions.live_max, recorded),
+        rates: Rates::default(),
         metrics,
     });
     record_start(&broker, file, loaded_policies).await?;

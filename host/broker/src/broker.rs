@@ -14,6 +14,7 @@ use crate::journal::SqliteJournal;
 use crate::metrics::Metrics;
 use crate::plugin::PluginStore;
 use crate::policies::PolicyStore;
+use crate::rates::Rates;
 use crate::sessions::Sessions;
 
 /// Everything that the services and the workers share.
@@ -37,6 +38,8 @@ pub struct Parts {
     pub sessions: Sessions,
     /// What the configuration says, and when it is read again.
     pub configuration: Configuration,
+    /// What is issued by the minute.
+    pub rates: Rates,
     /// What Prometheus sees.
     pub metrics: Arc<Metrics>,
 }
@@ -70,6 +73,7 @@ impl Ports for Broker {
     type Journal = SqliteJournal;
     type Plugins = PluginStore;
     type Policies = PolicyStore;
+    type Rates = Rates;
 
     fn clock(&self) -> &SystemClock {
         &self.clock
@@ -89,6 +93,10 @@ impl Ports for Broker {
 
     fn policies(&self) -> &PolicyStore {
         &self.parts.policies
+    }
+
+    fn rates(&self) -> &Rates {
+        &self.parts.rates
     }
 }
 

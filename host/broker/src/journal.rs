@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod fault;
+mod holdings;
 mod issuer_keys;
 mod leases;
 mod ledger;

@@ -6,6 +6,7 @@
 //! sequence number, and a plugin is called only with an intent.
 
 pub mod ask;
+pub mod budget;
 pub mod catalog;
 pub mod decide;
 pub mod digest;

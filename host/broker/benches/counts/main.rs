@@ -26,6 +26,7 @@ use claviger_core::secret::Secret;
 use claviger_core::session::{Begun, mint_token};
 use claviger_core::time::Timestamp;
 use clavigerd::journal::{JournalOptions, SealingKey, SqliteJournal};
+use clavigerd::rates::Rates;
 use zeroize::Zeroizing;
 
 fn main() -> ExitCode {
@@ -88,6 +89,7 @@ fn issues(times: usize) -> Result<()> {
 struct World {
     journal: SqliteJournal,
     snapshot: Arc<PolicySnapshot>,
+    rates: Rates,
     drawn: AtomicU64,
     _folder: tempfile::TempDir,
 }
@@ -105,6 +107,7 @@ impl World {
         Ok(Self {
             journal: SqliteJournal::open(options)?.journal,
             snapshot: Arc::new(fixture::snapshot()),
+            rates: Rates::default(),
             drawn: AtomicU64::new(0),
             _folder: folder,
         })
@@ -117,6 +120,7 @@ impl Ports for World {
     type Journal = SqliteJournal;
     type Plugins = Self;
     type Policies = Self;
+    type Rates = Rates;
 
     fn clock(&self) -> &Self {
         self
@@ -132,6 +136,9 @@ impl Ports for World {
     }
     fn policies(&self) -> &Self {
         self
+    }
+    fn rates(&self) -> &Rates {
+        &self.rates
     }
 }
 

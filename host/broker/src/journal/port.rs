@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use claviger_core::budget::LeaseLimit;
 use claviger_core::decide::{Denial, Permit};
 use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::intent::Intent;
@@ -81,6 +82,7 @@ impl Journal for SqliteJournal {
             entry: Entry::intent_opened(id, permit, now),
             lease: NewLease::of(id, permit, now, self.intent_timeout),
             snapshot: permit.snapshot(),
+            limits: permit.lease_limits().to_vec(),
         };
         self.queue.submit(move |ledger| open_intent(ledger, &opening)).await?
     }
@@ -209,6 +211,7 @@ impl Journal for SqliteJournal {
 
 struct Opening {
     entry: Entry,
+    limits: Vec<LeaseLimit>,
     lease: NewLease,
     snapshot: SnapshotDigest,
 }
@@ -231,6 +234,14 @@ fn open_intent(
         && let Some((lease, state)) = ledger.key_used(lease.session, key)?
     {
         return Ok(Err(OpenError::KeyUsed { lease, state }));
+    }
+    // INVARIANT (room-is-counted-where-it-is-taken): of two asks for the last place the second
+    // finds what the first has recorded.
+    if !opening.limits.is_empty()
+        && let Some(limit) = ledger.holdings()?.full(&opening.limits)
+    {
+        let frees_at = ledger.holdings()?.frees_at(&limit.of);
+        return Ok(Err(OpenError::TooManyLeases { limit: Box::new(limit.clone()), frees_at }));
     }
     ledger.insert_lease(lease)?;
     Ok(Ok(ledger.append(&opening.entry)?))

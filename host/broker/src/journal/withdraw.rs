@@ -1,7 +1,7 @@
 //! Ends what a snapshot no longer permits: sessions and single leases, a few in one transaction.
 //! Decides nothing; each withdrawal brings the refusal that is its reason.
 
-use claviger_core::decide::Denial;
+use claviger_core::decide::{Denial, DenialReason};
 use claviger_core::ids::IntentId;
 use claviger_core::journal::Entry;
 use claviger_core::lease::{DueCause, LeaseEvent, LeaseState};
@@ -47,6 +47,12 @@ fn withdraw_lease(
     id: IntentId,
     (denial, now): (&Denial, Timestamp),
 ) -> Result<u64, Fault> {
+    // Counted a while ago: what was given back meanwhile has made room.
+    if let DenialReason::TooManyLeases { limit, .. } = &denial.reason
+        && ledger.holdings()?.count(&limit.of) <= limit.most.get()
+    {
+        return Ok(0);
+    }
     let Some(mut lease) = ledger.lease(id)? else { return Ok(0) };
     let before = lease.state;
     let act_at = match before {

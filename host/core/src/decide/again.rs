@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Denial, DenialReason, Refused, SessionAsk, Weighing, decide_session, ttl, weigh};
 use crate::ask::Ask;
+use crate::budget::LeaseLimit;
 use crate::lease::HeldLease;
 use crate::policy::{PolicySnapshot, SnapshotDigest};
 use crate::session::Session;
@@ -17,6 +18,8 @@ pub struct Confirmed {
     pub policies: Vec<String>,
     /// The snapshot that decided.
     pub snapshot: SnapshotDigest,
+    /// How many such leases there may be; a session counts none.
+    pub lease_limits: Vec<LeaseLimit>,
 }
 
 /// Decides whether `session` may go on: whether its workload might open it now, for its
@@ -34,7 +37,11 @@ pub fn decide_session_again(
         claimed_reason: None,
     };
     let permit = decide_session(snapshot, &ask, now)?;
-    Ok(Confirmed { policies: permit.policies().to_vec(), snapshot: permit.snapshot() })
+    Ok(Confirmed {
+        policies: permit.policies().to_vec(),
+        snapshot: permit.snapshot(),
+        lease_limits: Vec::new(),
+    })
 }
 
 /// Decides whether the session of `held` may go on holding it: whether it might be issued now
@@ -46,15 +53,13 @@ pub fn decide_lease_again(
     now: Timestamp,
 ) -> Result<Confirmed, Denial> {
     let life = held.life();
-    let deny = |reason, policies| {
-        let ask = Ask {
-            scope: held.scope.clone(),
-            ttl: Some(life),
-            idempotency_key: None,
-            claimed_reason: None,
-        };
-        let refused = Refused::Issue { session: Arc::clone(&held.session), ask };
-        Denial { reason, refused, policies, snapshot: snapshot.digest(), at: now }
+    let deny = |reason, policies| Denial {
+        reason,
+        refused: refused(held),
+        policies,
+        snapshot: snapshot.digest(),
+        at: now,
+        repeats: 0,
     };
     let Some((backend, scope)) = snapshot.catalog().scope(&held.scope) else {
         return Err(deny(DenialReason::UnknownScope { scope: held.scope.clone() }, vec![]));
@@ -64,7 +69,38 @@ pub fn decide_lease_again(
     let weighed =
         weigh(snapshot, &weighing, now).map_err(|(reason, policies)| deny(reason, policies))?;
     ttl::within(life, &weighed.limits).map_err(|reason| deny(reason, weighed.policies.clone()))?;
-    Ok(Confirmed { policies: weighed.policies, snapshot: snapshot.digest() })
+    Ok(Confirmed {
+        policies: weighed.policies,
+        snapshot: snapshot.digest(),
+        lease_limits: weighed.lease_limits,
+    })
+}
+
+/// The refusal of a lease that is permitted, and one too many under `limit`.
+pub fn one_too_many(
+    held: &HeldLease,
+    confirmed: Confirmed,
+    (limit, now): (LeaseLimit, Timestamp),
+) -> Denial {
+    Denial {
+        reason: DenialReason::TooManyLeases { limit, wait: None },
+        refused: refused(held),
+        policies: confirmed.policies,
+        snapshot: confirmed.snapshot,
+        at: now,
+        repeats: 0,
+    }
+}
+
+/// What the session would have had to ask for.
+fn refused(held: &HeldLease) -> Refused {
+    let ask = Ask {
+        scope: held.scope.clone(),
+        ttl: Some(held.life()),
+        idempotency_key: None,
+        claimed_reason: None,
+    };
+    Refused::Issue { session: Arc::clone(&held.session), ask }
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! A refusal: its reason as a type, and as a sentence that says what would have to change.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LimitSource, Refusal, SessionAsk, TtlLimit};
 use crate::ask::Ask;
+use crate::budget::{LeaseLimit, Spent};
 use crate::catalog::Scope;
 use crate::name::{Authorization, RoleName, ScopeName};
 use crate::policy::{Guardrail, SnapshotDigest};
@@ -25,6 +27,8 @@ pub struct Denial {
     pub snapshot: SnapshotDigest,
     /// When.
     pub at: Timestamp,
+    /// How many like it came before it and were not recorded one by one.
+    pub repeats: u64,
 }
 
 /// What was refused.
@@ -110,6 +114,15 @@ pub enum DenialReason {
         /// What made it so short, unless it was asked for.
         limited: Option<TtlLimit>,
     },
+    /// Too many were issued within a minute.
+    TooManyIssues(Spent),
+    /// Too many are held at once.
+    TooManyLeases {
+        /// The limit that is reached.
+        limit: LeaseLimit,
+        /// When the next one that counts ends by itself, if that is known.
+        wait: Option<Duration>,
+    },
     /// A session life outside the bounds was asked for.
     SessionLife {
         /// What was asked for.
@@ -174,6 +187,23 @@ impl DenialReason {
             Self::TtlTooLong { .. } => "TTL_TOO_LONG",
             Self::TtlTooShort { .. } => "TTL_TOO_SHORT",
             Self::SessionLife { .. } => "SESSION_LIFE",
+            Self::TooManyIssues(_) => "BUDGET_ISSUES",
+            Self::TooManyLeases { limit: LeaseLimit { policy: None, .. }, .. } => "BUDGET_LEASES",
+            Self::TooManyLeases { limit: LeaseLimit { policy: Some(_), .. }, .. } => "MAX_ACTIVE",
+        }
+    }
+
+    /// Whether it is a budget that is used up: what was asked for is permitted, only not now.
+    pub const fn is_budget(&self) -> bool {
+        matches!(self, Self::TooManyIssues(_) | Self::TooManyLeases { .. })
+    }
+
+    /// When to come back, where time alone helps.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyIssues(Spent { wait, .. }) => Some(*wait),
+            Self::TooManyLeases { wait, .. } => *wait,
+            _ => None,
         }
     }
 }
@@ -238,6 +268,31 @@ impl fmt::Display for DenialReason {
                 limit.source,
                 span(*got)
             ),
+            Self::TooManyIssues(Spent { limit, wait }) => write!(
+                f,
+                "{} may be issued {} a minute, and has been: ask again in {}",
+                limit.of,
+                credentials(limit.per_minute),
+                soon(*wait)
+            ),
+            Self::TooManyLeases { limit, wait } => {
+                let LeaseLimit { of, most, policy } = limit;
+                write!(f, "{of} may hold {} at once", credentials(*most))?;
+                if let Some(policy) = policy {
+                    write!(f, ", by `@max_active` of policy `{policy}`")?;
+                }
+                f.write_str(", and does: release one")?;
+                match wait {
+                    Some(wait) => {
+                        write!(
+                            f,
+                            ", or ask again in {}, when the next one ends by itself",
+                            soon(*wait)
+                        )
+                    }
+                    None => Ok(()),
+                }
+            }
             Self::SessionLife { asked, most } => write!(
                 f,
                 "a session of {} was asked for, but it lasts between 1s and {}",
@@ -246,6 +301,20 @@ impl fmt::Display for DenialReason {
             ),
         }
     }
+}
+
+fn credentials(count: NonZeroU32) -> String {
+    if count == NonZeroU32::MIN {
+        "1 credential".to_owned()
+    } else {
+        format!("{count} credentials")
+    }
+}
+
+/// Whole seconds, rounded up: who comes back then is not too early.
+fn soon(wait: Duration) -> humantime::FormattedDuration {
+    let secs = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+    humantime::format_duration(Duration::from_secs(secs.max(1)))
 }
 
 pub(super) fn span(duration: Duration) -> humantime::FormattedDuration {

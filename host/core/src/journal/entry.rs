@@ -92,6 +92,9 @@ pub struct Entry {
     /// A sentence for people: an error, a list of what was loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// How many refusals like this one came before it and have no entry of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<u64>,
 }
 
 /// What an entry is about.
@@ -186,6 +189,7 @@ impl Entry {
             join_keys: BTreeMap::new(),
             claimed_reason: None,
             detail: None,
+            repeats: None,
         }
     }
 
@@ -281,6 +285,7 @@ impl Entry {
             },
         };
         entry.denial = Some(id);
+        entry.repeats = (denial.repeats > 0).then_some(denial.repeats);
         entry.detail = Some(denial.reason.to_string());
         entry.refused_by(denial)
     }

@@ -114,10 +114,10 @@ impl<'a> Loading<'a> {
         let covers_issue = slice::covers(policy, &self.model.issue);
         let can_issue = if covers_issue { CanIssue::Yes } else { CanIssue::No };
         let read = Annotations::read(policy, can_issue);
-        for problem in read.problems {
-            self.report.add(&place, problem);
+        for problem in &read.problems {
+            self.report.add(&place, problem.clone());
         }
-        let id = read.id.unwrap_or_else(|| policy.id().to_string());
+        let id = read.id.clone().unwrap_or_else(|| policy.id().to_string());
         if origin == Origin::User && id.starts_with(GUARDRAIL_PREFIX) {
             let message = format!(
                 "id `{id}` starts with `{GUARDRAIL_PREFIX}`, which only the built-in guardrails may: choose another `@id`"
@@ -133,7 +133,8 @@ impl<'a> Loading<'a> {
             return self.report.add(&place, message);
         }
         let guardrail = (origin == Origin::BuiltIn).then(|| Guardrail::of_id(&id)).flatten();
-        let deciding = Deciding { id, guardrail, ttl_max: read.ttl_max, reason: read.reason };
+        let Annotations { ttl_max, max_active, reason, .. } = read;
+        let deciding = Deciding { id, guardrail, ttl_max, max_active, reason };
         self.by_id.insert(policy.id().clone(), self.parsed.len());
         self.parsed.push(Parsed { policy, deciding, place });
     }

@@ -11,7 +11,7 @@ use claviger_core::lease::LeaseState;
 use claviger_core::policy::SnapshotDigest;
 use claviger_core::time::Timestamp;
 
-use super::policies::{Known, SNAPSHOTS};
+use super::policies::{Known, ROLES, SNAPSHOTS};
 use super::world::World;
 
 /// What the entries read so far say.
@@ -51,12 +51,12 @@ impl Checker {
                 return Err(format!("entries have a gap before {seq}"));
             }
             self.last = Some(entry.clone());
-            self.read(entry)?;
+            self.read(world, entry)?;
         }
         Ok(())
     }
 
-    fn read(&mut self, entry: &Entry) -> Result<(), String> {
+    fn read(&mut self, world: &World, entry: &Entry) -> Result<(), String> {
         match entry.event {
             Event::PoliciesLoaded => self.snapshot = entry.snapshot,
             Event::SessionBegun => {
@@ -67,7 +67,7 @@ impl Checker {
                 self.sessions.insert(entry.session.unwrap(), seen);
             }
             Event::SessionEnded => self.session(entry)?.ended = true,
-            Event::IntentOpened => self.permitted(entry)?,
+            Event::IntentOpened => self.permitted(world, entry)?,
             Event::LeaseIssued if entry.state == Some(LeaseState::Active) => {
                 self.of_live_session(entry)?;
                 self.granted(entry)?;
@@ -103,15 +103,30 @@ impl Checker {
         Ok(())
     }
 
-    fn permitted(&mut self, entry: &Entry) -> Result<(), String> {
+    fn permitted(&mut self, world: &World, entry: &Entry) -> Result<(), String> {
         self.of_live_session(entry)?;
         self.granted(entry)?;
+        within_the_budget(world, entry)?;
         let (at, ends_at) = (entry.at, self.session(entry)?.ends_at);
         if entry.expires_at.is_none_or(|end| end > at.after(TTL_MAX) || end > ends_at) {
             return Err(format!("outlives its session or the cap: {entry:?}"));
         }
         Ok(())
     }
+}
+
+/// Counted when the entry is read: after its own step, and before the next.
+fn within_the_budget(world: &World, entry: &Entry) -> Result<(), String> {
+    let Some(most) = deciding(entry.snapshot)?.role_max else { return Ok(()) };
+    let held = |row: &&super::ledger::Row| {
+        Some(&row.role) == entry.role.as_ref()
+            && matches!(row.state, LeaseState::Open | LeaseState::Active)
+    };
+    let count = world.ledger.leases.values().filter(held).count();
+    if count > most.get() as usize {
+        return Err(format!("{count} leases of a role, and its budget is {most}: {entry:?}"));
+    }
+    Ok(())
 }
 
 fn deciding(snapshot: Option<SnapshotDigest>) -> Result<&'static Known, String> {
@@ -126,6 +141,15 @@ fn all_is_permitted_still(world: &World) -> Result<(), String> {
         let role = row.session.role();
         if !known.sessions.contains(&role.as_str()) {
             return Err(format!("a session of `{role}` lives and is no longer permitted"));
+        }
+    }
+    for role in ROLES {
+        let active = |row: &&super::ledger::Row| {
+            row.role.as_str() == role && row.state == LeaseState::Active
+        };
+        let count = world.ledger.leases.values().filter(active).count();
+        if known.role_max.is_some_and(|most| count > most.get() as usize) {
+            return Err(format!("{count} leases of `{role}` are active, beyond its budget"));
         }
     }
     for (id, row) in &world.ledger.leases {

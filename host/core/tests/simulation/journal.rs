@@ -4,7 +4,8 @@
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
-use claviger_core::decide::{Denial, Permit};
+use claviger_core::budget::LeaseLimit;
+use claviger_core::decide::{Denial, DenialReason, Permit};
 use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::intent::Intent;
 use claviger_core::journal::{Entry, Event, JournalSeq};
@@ -55,6 +56,16 @@ impl World {
             && self.flaw != Flaw::ForgetsKey
         {
             return Err(OpenError::KeyUsed { lease: *lease, state: earlier.state });
+        }
+        let count = |limit: &&LeaseLimit| self.ledger.count(&limit.of) >= limit.most.get() as usize;
+        if let Some(limit) = opening.limits.iter().find(count)
+            && self.flaw != Flaw::ForgetsLimits
+        {
+            self.coverage.leases_full += 1;
+            return Err(OpenError::TooManyLeases {
+                limit: Box::new(limit.clone()),
+                frees_at: None,
+            });
         }
         self.ledger.leases.insert(id, row);
         Ok(self.ledger.append(opening.entry))
@@ -138,9 +149,16 @@ impl World {
     }
 
     fn withdraw_lease(&mut self, id: IntentId, denial: &Denial, now: Timestamp) -> u64 {
+        if let DenialReason::TooManyLeases { limit, .. } = &denial.reason
+            && self.ledger.count(&limit.of) <= limit.most.get() as usize
+        {
+            return 0;
+        }
+        let at_once = self.flaw == Flaw::RevokesWithdrawnIntentsAtOnce;
         let row = self.ledger.row(id);
         let act_at = match row.state {
             LeaseState::Active => Some(now),
+            LeaseState::Open if at_once => Some(now),
             LeaseState::Open => row.act_at,
             _ => return 0,
         };
@@ -278,6 +296,7 @@ impl World {
 struct Opening {
     entry: Entry,
     snapshot: SnapshotDigest,
+    limits: Vec<LeaseLimit>,
 }
 
 struct Closing {
@@ -375,7 +394,8 @@ impl Journal for Sim {
     ) -> Result<JournalSeq, OpenError> {
         let row = Row::of(permit, now);
         let entry = Entry::intent_opened(id, permit, now);
-        let opening = Opening { entry, snapshot: permit.snapshot() };
+        let limits = permit.lease_limits().to_vec();
+        let opening = Opening { entry, snapshot: permit.snapshot(), limits };
         self.write(move |world| world.open_intent(id, row, opening)).await?
     }
 

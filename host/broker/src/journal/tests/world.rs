@@ -28,6 +28,7 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use crate::journal::{JournalOptions, OpenJournalError, Opened, SealingKey, SqliteJournal};
+use crate::rates::Rates;
 
 /// Everything that the core's flows need.
 pub(super) struct World {
@@ -35,6 +36,7 @@ pub(super) struct World {
     pub(super) policies: TestPolicies,
     pub(super) clock: TestClock,
     pub(super) plugins: TestPlugins,
+    rates: Rates,
     entropy: TestEntropy,
     sessions: AtomicU64,
     _folder: Option<TempDir>,
@@ -61,6 +63,7 @@ impl World {
             policies: TestPolicies(Arc::new(fixture::snapshot()), Mutex::default()),
             clock: TestClock(AtomicU64::new(fixture::now().unix_millis())),
             plugins: TestPlugins::default(),
+            rates: Rates::default(),
             entropy: TestEntropy(AtomicU64::new(1)),
             sessions: AtomicU64::new(0),
             _folder: folder,
@@ -178,6 +181,7 @@ impl Ports for World {
     type Journal = SqliteJournal;
     type Plugins = TestPlugins;
     type Policies = TestPolicies;
+    type Rates = Rates;
 
     fn clock(&self) -> &TestClock {
         &self.clock
@@ -197,6 +201,10 @@ impl Ports for World {
 
     fn policies(&self) -> &TestPolicies {
         &self.policies
+    }
+
+    fn rates(&self) -> &Rates {
+        &self.rates
     }
 }
 
