@@ -48,7 +48,7 @@ pub(super) struct Holding {
 
 enum Undo {
     Added(IntentId),
-    Removed(IntentId, Holding),
+    Removed(IntentId, Box<Holding>),
 }
 
 /// Whether a lease counts: while its agent holds it or is about to, and where nothing can end it,
@@ -136,7 +136,7 @@ impl Holdings {
     /// A lease that no longer counts, if it did.
     pub(super) fn remove(&mut self, id: IntentId) {
         if let Some(holding) = self.take(id) {
-            self.undo.push(Undo::Removed(id, holding));
+            self.undo.push(Undo::Removed(id, Box::new(holding)));
         }
     }
 
@@ -164,7 +164,7 @@ impl Holdings {
         while self.undo.len() > mark {
             match self.undo.pop() {
                 Some(Undo::Added(id)) => drop(self.take(id)),
-                Some(Undo::Removed(id, holding)) => self.put(id, holding),
+                Some(Undo::Removed(id, holding)) => self.put(id, *holding),
                 None => return,
             }
         }
