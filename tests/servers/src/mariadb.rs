@@ -133,7 +133,7 @@ impl Mariadb {
         let mut command = self.command("sh");
         command.args(["-c", WATCHDOG]).arg(&self.folder).arg(server_program());
         command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
-        command.arg(format!("--port={}", self.port)).args(FRUGAL);
+        command.arg(format!("--port={}", self.port)).arg(self.tmpdir()).args(FRUGAL);
         for (option, file) in FILES {
             command.arg(at(option, file));
         }
@@ -150,11 +150,17 @@ impl Mariadb {
             .args(["--no-defaults", "--auth-root-authentication-method=normal"])
             .args(["--skip-test-db", "--skip-name-resolve"])
             .arg(format!("--datadir={}", self.folder.join("data").display()))
+            .arg(self.tmpdir())
             .args(FRUGAL)
             .output()
             .expect("no MariaDB server found: run `cargo xtask setup`");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "mariadb-install-db failed: {error}");
+    }
+
+    /// A server that starts removes the temporary tables that it finds, those of a neighbour too.
+    fn tmpdir(&self) -> String {
+        format!("--tmpdir={}", self.folder.display())
     }
 
     /// Asks until the server answers. `false` if it gave up, such as for a port that was taken.
