@@ -35,7 +35,9 @@ fn compare(paths: &Paths, args: &[&str]) -> Result<()> {
     if !args.contains(&"--only") {
         walls(paths, CALLS, &["--only-call"])?;
     }
-    let report = paths.bench.join("report.html");
+    // A soak has no ratios: its report must not take the place of one that has.
+    let out = if args.contains(&"soak") { paths.bench.join("soak") } else { paths.bench.clone() };
+    let report = out.join("report.html");
     Step::cargo("measure beside OpenBao and the bare limits", &paths.root)
         .env("CLAVIGER_PLUGINS", &paths.plugins)
         .env("CLAVIGER_BIN", paths.release())
@@ -44,7 +46,7 @@ fn compare(paths: &Paths, args: &[&str]) -> Result<()> {
         .env("CLAVIGER_BENCH_WALLS", paths.bench.join(CALLS))
         .args(["bench", "--workspace", "--bench", "compare", "--"])
         .args(args)
-        .arg_pair("--out", &paths.bench)
+        .arg_pair("--out", &out)
         .go_on(&format!("open {} in a browser", report.display()))
         .run()
 }

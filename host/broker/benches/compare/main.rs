@@ -70,6 +70,9 @@ fn run(plan: &Plan) -> Result<()> {
     for ratio in &bench.report.ratios {
         println!("{ratio}");
     }
+    for note in &bench.report.notes {
+        println!("{note}");
+    }
     let Some(out) = &plan.out else { return Ok(()) };
     std::fs::create_dir_all(out)?;
     let (json, html) = (out.join("report.json"), out.join("report.html"));

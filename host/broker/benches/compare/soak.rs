@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use claviger_bench::load::{Spell, closed, open};
+use claviger_bench::report::Spread;
 
 use crate::Bench;
 use crate::claviger::{Claviger, Wanted};
@@ -29,16 +30,26 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
             p50_ms: tally.micros(0.5) / 1e3,
             p99_ms: tally.micros(0.99) / 1e3,
             resident_mib: resident_mib(pid)?,
-            files: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+            files: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as f64,
             log_mib: mib(&claviger.world.path().join("state/journal.db-wal")),
             journal_mib: mib(&claviger.world.path().join("state/journal.db")),
         };
         bench.say(&format!("soak {number:2}: {}", now.line()));
         seen.push(now);
     }
-    let (first, last) = (seen.first().context("no stretch")?, seen.last().context("no stretch")?);
-    bench.note(format!("Soak at {rate:.0} tokens a second: at first {}.", first.line()));
-    bench.note(format!("Soak at its end, after {stretches} stretches: {}.", last.line()));
+    // A tenth is a minute of ten: one stretch alone says little of how fast it was.
+    let tenth = seen.len().div_ceil(10);
+    let (first, last) = (seen.iter().take(tenth), seen.iter().rev().take(tenth));
+    let capacity = full.per_sec();
+    bench.note(format!(
+        "Soak: {stretches} stretches at {rate:.0} tokens a second of {capacity:.0}, {CALLERS} callers."
+    ));
+    bench.note(format!(
+        "Soak, median of the first tenth: {}.",
+        Seen::of(first, |s| s.median).line()
+    ));
+    bench.note(format!("Soak, median of the last tenth: {}.", Seen::of(last, |s| s.median).line()));
+    bench.note(format!("Soak, the most: {}.", Seen::of(seen.iter(), |s| s.max).line()));
     Ok(())
 }
 
@@ -46,16 +57,30 @@ struct Seen {
     p50_ms: f64,
     p99_ms: f64,
     resident_mib: f64,
-    files: usize,
+    files: f64,
     log_mib: f64,
     journal_mib: f64,
 }
 
 impl Seen {
+    /// Each figure by itself, as `of` takes it from all of them.
+    fn of<'s>(seen: impl Iterator<Item = &'s Self> + Clone, of: fn(Spread) -> f64) -> Self {
+        let figure =
+            |pick: fn(&Self) -> f64| of(Spread::of(&seen.clone().map(pick).collect::<Vec<_>>()));
+        Self {
+            p50_ms: figure(|seen| seen.p50_ms),
+            p99_ms: figure(|seen| seen.p99_ms),
+            resident_mib: figure(|seen| seen.resident_mib),
+            files: figure(|seen| seen.files),
+            log_mib: figure(|seen| seen.log_mib),
+            journal_mib: figure(|seen| seen.journal_mib),
+        }
+    }
+
     fn line(&self) -> String {
         let Self { p50_ms, p99_ms, resident_mib, files, log_mib, journal_mib } = self;
         format!(
-            "p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, {resident_mib:.1} MiB resident, {files} open \
+            "p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, {resident_mib:.1} MiB resident, {files:.0} open \
              files, journal {journal_mib:.0} MiB with {log_mib:.1} MiB of log"
         )
     }
