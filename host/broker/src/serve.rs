@@ -18,6 +18,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::broker::Broker;
 use crate::config::{ConfigFile, TlsConfig};
+use crate::greeting::greeted;
 use crate::journal::Health;
 use crate::listen::{self, UnixSocket};
 use crate::rpc::admin::Admin;
@@ -67,16 +68,16 @@ pub async fn start(
             .await
             .with_context(|| format!("cannot listen on `{}`", tls.address))?;
         let mut server = bounded().tls_config(tls_config(file, tls)?)?;
-        let incoming = listen::incoming(tcp, CONNECTIONS_MAX);
+        let incoming = greeted(listen::incoming(tcp, CONNECTIONS_MAX));
         let router = server.add_routes(agents.clone());
         servers.spawn(router.serve_with_incoming_shutdown(incoming, drained(draining.clone())));
     }
     // The agents' socket last: whoever can connect to it may rely on every other listener.
     let socket = UnixSocket::bind(&file.base().join(&config.listen.socket), AGENT_SOCKET_MODE)?;
-    let incoming = listen::incoming(socket, CONNECTIONS_MAX);
+    let incoming = greeted(listen::incoming(socket, CONNECTIONS_MAX));
     let router = bounded().add_routes(agents);
     servers.spawn(router.serve_with_incoming_shutdown(incoming, drained(draining.clone())));
-    let incoming = listen::incoming(admin_socket, ADMIN_CONNECTIONS_MAX);
+    let incoming = greeted(listen::incoming(admin_socket, ADMIN_CONNECTIONS_MAX));
     let router = bounded().add_routes(operators);
     servers.spawn(router.serve_with_incoming_shutdown(incoming, drained(draining.clone())));
     tokio::spawn(report_health(broker.journal.health(), reporter, draining.clone()));
