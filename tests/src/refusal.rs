@@ -28,7 +28,7 @@ pub async fn of(mut command: Command) -> String {
 }
 
 /// A process that ends with its test, however that ends.
-struct Ended(std::process::Child);
+pub struct Ended(pub std::process::Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {

@@ -12,9 +12,10 @@ use std::process::Stdio;
 use claviger_e2e::broker::{Broker, claviger};
 use claviger_e2e::client::{Agent, reason};
 use claviger_e2e::pki::{Authority, Certified, connect};
+use claviger_e2e::remote::{AGENT, Remote};
 use claviger_e2e::rpc::{authorization, methods};
-use claviger_e2e::world::{Settings, World, program};
-use claviger_e2e::{client, poll, port};
+use claviger_e2e::world::program;
+use claviger_e2e::{client, poll};
 use claviger_proto::v1::agent_service_client::AgentServiceClient;
 use claviger_proto::v1::{
     ListGrantsRequest, OpenSessionRequest, QueryJournalRequest, RebindSessionRequest,
@@ -22,39 +23,6 @@ use claviger_proto::v1::{
 use tonic::Code;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
-
-/// A broker that listens with TLS, and the authority of its clients.
-struct Remote {
-    world: World,
-    broker: Broker,
-    authority: Authority,
-    port: u16,
-}
-
-impl Remote {
-    async fn start() -> Self {
-        let (port, authority) = (port::free(), Authority::new());
-        let more = format!(
-            "[listen.tls]\naddress = \"127.0.0.1:{port}\"\ncertificate = \"tls/server.pem\"\n\
-             key = \"file:secrets/server.key\"\nclient_ca = \"tls/ca.pem\"\n"
-        );
-        let world = World::with(Settings { more, ..Settings::default() });
-        let server = authority.server();
-        world.write("tls/server.pem", &server.certificate);
-        world.write("tls/ca.pem", &authority.pem());
-        world.write("secrets/server.key", &server.key);
-        let broker = Broker::start(&world).await;
-        poll::until("the broker listens with TLS", || {
-            std::future::ready(std::net::TcpStream::connect(("127.0.0.1", port)).ok())
-        })
-        .await;
-        Self { world, broker, authority, port }
-    }
-
-    async fn channel(&self, client: &Certified) -> Channel {
-        connect(self.port, &self.authority.pem(), Some(client)).await.expect("a connection")
-    }
-}
 
 #[tokio::test]
 async fn a_certified_agent_gets_a_credential_and_the_journal_its_name() {
@@ -288,5 +256,3 @@ async fn the_command_line_speaks_tls() {
 fn open_request() -> OpenSessionRequest {
     OpenSessionRequest { role: "support-triage".into(), ..Default::default() }
 }
-
-const AGENT: &str = "spiffe://example.org/agent";

@@ -22,6 +22,7 @@ use crate::journal::{CommitObserver, JournalOptions, SealingKeys, SqliteJournal}
 use crate::plugin::{Observe, PluginStore, PluginsOptions};
 use crate::policies::{self, PolicyStore};
 use crate::sessions::Sessions;
+use crate::tls::{self, Certificates, Spiffe};
 use crate::watching::Watching;
 use crate::{load, metrics_page, reload, serve, telemetry, worker};
 
@@ -57,6 +58,7 @@ pub async fn serve(
     crate::harden::lock_memory(&file)?;
     // Two TLS stacks could be meant; the choice is made once, here.
     let _already = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    serve::plain_is_for_dev(mode, &file)?;
     let mut signals = Signals::receive()?;
     let file = Arc::new(file);
     let (watching, changes) = Watching::start(&file);
@@ -71,6 +73,7 @@ pub async fn serve(
     background.spawn(worker::reap(Arc::clone(&broker), grace));
     background.spawn(withdrawal::watch_all(Arc::clone(&broker)));
     background.spawn(worker::decide_again(Arc::clone(&broker)));
+    background.spawn(tls::tend(Arc::clone(&broker)));
     background.spawn(record_quarantines(Arc::clone(&broker), quarantines));
     background.spawn(reload::on_change_and_hangup(Arc::clone(&broker), changes, signals.hangup));
     if let Some(metrics) = &file.config().metrics {
@@ -147,6 +150,7 @@ async fn build(
         tracing::warn!(problem, "found while loading");
     }
     let recorded = journal.live_sessions().await?;
+    let certificates = Certificates::load(file, Spiffe::start(file).await?, crate::broker::now())?;
     let loaded_policies = policies::loaded(&read.snapshot, &read.problems, crate::broker::now());
     let broker = Broker::new(crate::broker::Parts {
         journal,
@@ -155,6 +159,7 @@ async fn build(
         policies: PolicyStore::new(folders, read.snapshot),
         identities: load::identities(file).map_err(all)?,
         sessions: Sessions::new(file.config().sessions.live_max, recorded),
+        certificates,
         metrics,
     });
     record_start(&broker, file, loaded_policies).await?;
@@ -218,6 +223,9 @@ async fn record_start(broker: &Broker, file: &ConfigFile, policies: Entry) -> an
     loaded.detail = Some(format!("{} sha256 {}", file.path().display(), file.sha256()));
     broker.journal().record(loaded).await?;
     broker.journal().record(policies).await?;
+    for entry in broker.certificates.entries(broker.clock().now()) {
+        broker.journal().record(entry).await?;
+    }
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::plugin::PluginStore;
 use crate::policies::PolicyStore;
 use crate::sessions::Sessions;
+use crate::tls::Certificates;
 
 /// Everything that the services and the workers share.
 pub struct Broker {
@@ -37,6 +38,8 @@ pub struct Parts {
     pub sessions: Sessions,
     /// What the configuration says, and when it is read again.
     pub configuration: Configuration,
+    /// What the TLS listeners work with.
+    pub certificates: Certificates,
     /// What Prometheus sees.
     pub metrics: Arc<Metrics>,
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use crate::app::Mode;
 use crate::config::{ConfigFile, Stored, WithStored};
 use crate::plugin::PluginsOptions;
-use crate::{load, serve, telemetry};
+use crate::{load, serve, telemetry, tls};
 
 /// Checks the configuration at `path` and tells what it found. Fails on any problem, also on a
 /// prompt file that would merely be left out. The journal stays closed: a broker may hold it, and
@@ -24,10 +24,11 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     if let Err(found) = load::identities(&file) {
         problems.extend(found.iter().map(ToString::to_string));
     }
-    if let Some(tls) = &file.config().listen.tls
-        && let Err(problem) = serve::tls_config(&file, tls)
-    {
-        problems.push(format!("{problem:#}"));
+    if let Err(problem) = serve::plain_is_for_dev(Mode::Serve, &file) {
+        problems.push(problem.to_string());
+    }
+    if let Err(problem) = tls::check(&file, crate::broker::now()) {
+        problems.push(problem.to_string());
     }
     for (name, places) in file.stored_secrets() {
         let places = places.join("`, `");

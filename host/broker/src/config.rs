@@ -2,9 +2,11 @@
 //! Reads the file and the secrets that it refers to; opens nothing else.
 
 mod identity;
+mod listen;
 mod load;
 mod process;
 mod secret_ref;
+mod spiffe;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -16,10 +18,12 @@ use claviger_core::name::{Authorization, BackendName, ConnectionName, PluginName
 use claviger_core::policy::Team;
 use serde::{Deserialize, Deserializer};
 
+pub use self::spiffe::SpiffeConfig;
 pub use crate::egress::http::Reach;
 pub use crate::plugin::{LimitsClass, Requirement};
 pub use claviger_core::catalog::{ShortTtl, Tier};
-pub use identity::{AwsConfig, IdentityConfig, ReviewConfig, SpiffeConfig, TrustedIssuerConfig};
+pub use identity::{AwsConfig, IdentityConfig, ReviewConfig, TrustedIssuerConfig};
+pub use listen::{ClientCertificates, Listen, PlainConfig, TlsConfig};
 pub use load::{ConfigError, ConfigFile};
 pub use process::{LandlockMode, LockMemory, ProcessConfig, SeccompMode};
 pub use secret_ref::{SecretRef, SecretRefError};
@@ -43,13 +47,13 @@ pub struct Config {
     /// Who operates the broker.
     #[serde(default)]
     pub admin: AdminConfig,
+    /// Whose word is taken for who asks and for whom.
+    #[serde(default)]
+    pub identity: IdentityConfig,
     /// Where Prometheus may scrape.
     pub metrics: Option<MetricsConfig>,
     /// The broker as an issuer of tokens.
     pub issuer: Option<IssuerConfig>,
-    /// Whose word is taken for who asks and for whom.
-    #[serde(default)]
-    pub identity: IdentityConfig,
     /// Whose plugins are trusted by their signature.
     pub signing: Option<SigningConfig>,
     /// Where plugins run.
@@ -67,33 +71,6 @@ pub struct Config {
     /// The backends.
     #[serde(default)]
     pub backends: BTreeMap<BackendName, BackendConfig>,
-}
-
-/// Where agents and operators connect.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Listen {
-    /// The agents' unix socket; the kernel tells who is at its other end.
-    pub socket: PathBuf,
-    /// The operators' unix socket. Its mode is always 0660; whoever connects must also be the
-    /// broker's own user or one of `operator_uids`.
-    pub admin_socket: PathBuf,
-    /// The agents' TLS listener, for clients with a certificate.
-    pub tls: Option<TlsConfig>,
-}
-
-/// A TLS listener that demands a client certificate.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsConfig {
-    /// Address and port.
-    pub address: SocketAddr,
-    /// The broker's certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Its private key, PEM.
-    pub key: SecretRef,
-    /// The authority whose client certificates are accepted, PEM.
-    pub client_ca: PathBuf,
 }
 
 /// The durable store and audit log.

@@ -13,10 +13,10 @@ use crate::app::Mode;
 use crate::broker::Broker;
 use crate::config::{ConfigError, ConfigFile, Stored, WithStored};
 use crate::journal::{RekeyAct, RekeyError, Resealed};
-use crate::load;
 use crate::plugin::Plugins;
 use crate::policies::{Reconfiguration, Reloaded, clipped};
 use crate::watching::Watching;
+use crate::{load, tls};
 
 /// The configuration in force.
 pub struct Configuration {
@@ -71,6 +71,8 @@ pub async fn reload(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
 async fn reload_whole(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
     let configuration = &broker.configuration;
     let _one = configuration.reloading.lock().await;
+    // First, and whatever becomes of the rest: certificates have nothing to do with plugins.
+    let of_tls = tls::reload(broker).await;
     let for_reading = Arc::clone(broker);
     let described = tokio::task::spawn_blocking(move || describe(&for_reading)).await;
     let Described { file, plugins, fixed } = match described {
@@ -93,7 +95,7 @@ async fn reload_whole(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
     };
     let change = Reconfiguration { fixed, entry, swap };
     let reloaded = broker.policies.reconfigure(broker.journal(), change).await?;
-    Ok(with(reloaded, &waiting))
+    Ok(with(reloaded, &[of_tls, waiting].concat()))
 }
 
 fn describe(broker: &Broker) -> Result<Described, Vec<String>> {

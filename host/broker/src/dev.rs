@@ -36,10 +36,12 @@ pub fn prepare(args: DevArgs) -> anyhow::Result<ConfigFile> {
         .with_context(|| format!("`{}` cannot be read", args.config.display()))?;
     let appended = completion(&text, &folder)?;
     let file = ConfigFile::parse_completed(&args.config, text, &appended)?;
-    if let Some(tls) = &file.config().listen.tls {
+    let listen = &file.config().listen;
+    for (section, tls) in [("tls", &listen.tls), ("admin_tls", &listen.admin_tls)] {
+        let Some(tls) = tls else { continue };
         anyhow::ensure!(
             tls.address.ip().is_loopback(),
-            "`listen.tls.address` is `{}`, but `dev` serves this machine only: use a loopback address",
+            "`listen.{section}.address` is `{}`, but `dev` serves this machine only: use a loopback address",
             tls.address
         );
     }
@@ -118,6 +120,9 @@ fn completion(text: &str, folder: &Path) -> anyhow::Result<String> {
 
 fn banner(file: &ConfigFile, folder: &Path) {
     let config = file.config();
+    let plain = config.listen.plain.as_ref().map(|plain| {
+        format!(" WITHOUT TLS: http://{}, where any local process can connect.", plain.address)
+    });
     for line in [
         "==============================================================================".to_owned(),
         " clavigerd dev: for one developer on this machine. NOT FOR PRODUCTION.".to_owned(),
@@ -131,7 +136,10 @@ fn banner(file: &ConfigFile, folder: &Path) {
             config.listen.admin_socket.display()
         ),
         "==============================================================================".to_owned(),
-    ] {
+    ]
+    .into_iter()
+    .chain(plain)
+    {
         telemetry::say(&line);
     }
 }

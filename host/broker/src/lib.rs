@@ -27,5 +27,6 @@ pub mod serve;
 pub mod sessions;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 pub mod watching;
 pub mod worker;

@@ -27,11 +27,21 @@ pub struct UnixPeer {
     pub gid: u32,
 }
 
-/// A connection that counts against the bound until it is dropped.
-pub struct Bounded<T> {
+/// A connection that counts against the bound until it is dropped, and what it proves of its peer.
+pub struct Bounded<T, P> {
     io: T,
-    peer: Option<UnixPeer>,
-    _permit: OwnedSemaphorePermit,
+    peer: P,
+    _room: Room,
+}
+
+/// The bounds that a connection counts against.
+pub type Room = Vec<OwnedSemaphorePermit>;
+
+impl<T, P> Bounded<T, P> {
+    /// The connection `io` to `peer`.
+    pub const fn new(io: T, peer: P, room: Room) -> Self {
+        Self { io, peer, _room: room }
+    }
 }
 
 /// A unix listener whose socket file is removed when it is dropped.
@@ -71,12 +81,16 @@ pub trait Accept: Send + 'static {
     /// The connection.
     type Io: Send;
 
-    /// The next connection and, on a unix socket, its peer.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Option<UnixPeer>)>> + Send;
+    /// What is known of the other end.
+    type Peer: Send;
+
+    /// The next connection and its peer.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Self::Peer)>> + Send;
 }
 
 impl Accept for UnixSocket {
     type Io = UnixStream;
+    type Peer = Option<UnixPeer>;
 
     async fn accept(&self) -> io::Result<(UnixStream, Option<UnixPeer>)> {
         let (io, _) = self.listener.accept().await?;
@@ -87,12 +101,14 @@ impl Accept for UnixSocket {
 
 impl Accept for TcpListener {
     type Io = TcpStream;
+    type Peer = TcpConnectInfo;
 
-    async fn accept(&self) -> io::Result<(TcpStream, Option<UnixPeer>)> {
+    async fn accept(&self) -> io::Result<(TcpStream, TcpConnectInfo)> {
         let (io, _) = Self::accept(self).await?;
         // Small answers must not wait for more to send; without it they are merely slower.
         let _ignored = io.set_nodelay(true);
-        Ok((io, None))
+        let peer = io.connect_info();
+        Ok((io, peer))
     }
 }
 
@@ -101,7 +117,7 @@ impl Accept for TcpListener {
 pub fn incoming<A: Accept + Sync>(
     listener: A,
     most: usize,
-) -> impl Stream<Item = io::Result<Bounded<A::Io>>> {
+) -> impl Stream<Item = io::Result<Bounded<A::Io, A::Peer>>> {
     let slots = Arc::new(Semaphore::new(most));
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     tokio::spawn(async move {
@@ -111,7 +127,7 @@ pub fn incoming<A: Accept + Sync>(
                 () = sender.closed() => return,
             };
             let Some((io, peer)) = or_pause(accepted).await else { continue };
-            if sender.send(Ok(Bounded { io, peer, _permit: permit })).await.is_err() {
+            if sender.send(Ok(Bounded::new(io, peer, vec![permit]))).await.is_err() {
                 return;
             }
         }
@@ -121,7 +137,7 @@ pub fn incoming<A: Accept + Sync>(
 
 /// A failed accept (out of file descriptors, a peer that left) must not end the listener, nor
 /// make it spin.
-async fn or_pause<T>(accepted: io::Result<T>) -> Option<T> {
+pub async fn or_pause<T>(accepted: io::Result<T>) -> Option<T> {
     match accepted {
         Ok(io) => Some(io),
         Err(error) => {
@@ -157,23 +173,15 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     listener
 }
 
-impl Connected for Bounded<UnixStream> {
-    type ConnectInfo = Option<UnixPeer>;
+impl<T, P: Clone + Send + Sync + 'static> Connected for Bounded<T, P> {
+    type ConnectInfo = P;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.peer
+    fn connect_info(&self) -> P {
+        self.peer.clone()
     }
 }
 
-impl Connected for Bounded<TcpStream> {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Bounded<T> {
+impl<T: AsyncRead + Unpin, P: Unpin> AsyncRead for Bounded<T, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -183,13 +191,25 @@ impl<T: AsyncRead + Unpin> AsyncRead for Bounded<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Bounded<T> {
+impl<T: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Bounded<T, P> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

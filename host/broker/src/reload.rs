@@ -1,6 +1,7 @@
 //! Loads again what has changed: policies and prompt files, or the whole configuration with its
 //! plugins, when their files change and on SIGHUP.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::broker::Broker;
 use crate::configuration;
 use crate::policies::Reloaded;
+use crate::tls;
 use crate::watching::Changed;
 
 /// Runs until it is dropped.
@@ -22,9 +24,11 @@ pub async fn on_change_and_hangup(
     loop {
         let what = tokio::select! {
             Some(change) = changes.recv() => settle(change, &mut changes).await,
-            _ = hangups.recv() => Changed::Configuration,
+            _ = hangups.recv() => BTreeSet::from([Changed::Configuration]),
         };
-        reload(&broker, what).await;
+        for what in what {
+            reload(&broker, what).await;
+        }
     }
 }
 
@@ -37,6 +41,11 @@ async fn reload(broker: &Arc<Broker>, what: Changed) {
             // Also when it was refused: the earlier one serves.
             crate::supervisor::ready(broker);
             reloaded
+        }
+        Changed::Certificates => {
+            // What came of it is logged there.
+            tls::reload(broker).await;
+            return;
         }
     };
     match reloaded {
@@ -67,18 +76,20 @@ fn tell(problems: &[String]) {
 }
 
 /// An editor or a checkout changes many files: waits until nothing has changed for a moment, but
-/// not for ever.
-async fn settle(mut what: Changed, changes: &mut mpsc::Receiver<Changed>) -> Changed {
+/// not for ever. The configuration includes everything else.
+async fn settle(first: Changed, changes: &mut mpsc::Receiver<Changed>) -> BTreeSet<Changed> {
+    let mut all = BTreeSet::from([first]);
     let deadline = tokio::time::Instant::now() + SETTLE_MAX;
     while let Ok(Some(more)) = tokio::time::timeout(SETTLE, changes.recv()).await {
-        if more == Changed::Configuration {
-            what = more;
-        }
+        all.insert(more);
         if tokio::time::Instant::now() >= deadline {
             break;
         }
     }
-    what
+    if all.contains(&Changed::Configuration) {
+        all = BTreeSet::from([Changed::Configuration]);
+    }
+    all
 }
 
 /// Longer than the pause between two files of a checkout, shorter than a person notices.

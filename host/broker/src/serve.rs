@@ -1,7 +1,9 @@
-//! The listeners: agents on a unix socket and over TLS, operators on a socket of their own, each
-//! with health and reflection, and with bounds on connections, streams, messages and time.
+//! The listeners: agents on a unix socket and over TLS, operators on a socket of their own and
+//! over TLS, each with health and reflection, and with bounds on connections, streams, messages
+//! and time.
 
-use std::path::Path;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,21 +11,26 @@ use anyhow::Context;
 use claviger_proto::v1::admin_service_server::AdminServiceServer;
 use claviger_proto::v1::agent_service_server::AgentServiceServer;
 use claviger_proto::v1::secret_service_server::SecretServiceServer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_stream::Stream;
 use tonic::service::Routes;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::app::Mode;
 use crate::broker::Broker;
-use crate::config::{ConfigFile, TlsConfig};
+use crate::config::{ConfigError, ConfigFile};
 use crate::journal::Health;
 use crate::listen::{self, UnixSocket};
 use crate::rpc::admin::Admin;
 use crate::rpc::agent::Agent;
 use crate::rpc::secrets::Secrets;
+use crate::tls::{self, Section, Slots};
 
 /// The running listeners.
 pub struct Servers(JoinSet<Result<(), tonic::transport::Error>>);
@@ -64,28 +71,49 @@ pub async fn start(
     let agents = shared.clone().add_service(agent);
     let operators = shared.add_service(admin).add_service(secrets);
 
-    let mut servers = JoinSet::new();
-    let admin_path = file.base().join(&config.listen.admin_socket);
+    let listen = &config.listen;
+    let mut servers = Listeners { tasks: JoinSet::new(), draining };
+    let admin_path = file.base().join(&listen.admin_socket);
     let admin_socket = UnixSocket::bind(&admin_path, ADMIN_SOCKET_MODE)?;
-    if let Some(tls) = &config.listen.tls {
-        let tcp = TcpListener::bind(tls.address)
-            .await
-            .with_context(|| format!("cannot listen on `{}`", tls.address))?;
-        let mut server = bounded().tls_config(tls_config(file, tls)?)?;
-        let incoming = listen::incoming(tcp, CONNECTIONS_MAX);
-        let router = server.add_routes(agents.clone());
-        servers.spawn(router.serve_with_incoming_shutdown(incoming, drained(draining.clone())));
+    for (section, spec, routes, most) in [
+        (Section::Agents, &listen.tls, &agents, CONNECTIONS_MAX),
+        (Section::Operators, &listen.admin_tls, &operators, ADMIN_CONNECTIONS_MAX),
+    ] {
+        let (Some(spec), Some(config)) = (spec, broker.certificates.current(section)) else {
+            continue;
+        };
+        let tcp = bind(spec.address).await?;
+        servers.serve(tls::incoming(tcp, config, Slots::new(most)), routes.clone());
+    }
+    if let Some(plain) = &listen.plain {
+        let tcp = bind(plain.address).await?;
+        servers.serve(listen::incoming(tcp, CONNECTIONS_MAX), agents.clone());
     }
     // The agents' socket last: whoever can connect to it may rely on every other listener.
-    let socket = UnixSocket::bind(&file.base().join(&config.listen.socket), AGENT_SOCKET_MODE)?;
-    let incoming = listen::incoming(socket, CONNECTIONS_MAX);
-    let router = bounded().add_routes(agents);
-    servers.spawn(router.serve_with_incoming_shutdown(incoming, drained(draining.clone())));
-    let incoming = listen::incoming(admin_socket, ADMIN_CONNECTIONS_MAX);
-    let router = bounded().add_routes(operators);
-    servers.spawn(router.serve_with_incoming_shutdown(incoming, drained(draining.clone())));
+    let socket = UnixSocket::bind(&file.base().join(&listen.socket), AGENT_SOCKET_MODE)?;
+    servers.serve(listen::incoming(socket, CONNECTIONS_MAX), agents);
+    servers.serve(listen::incoming(admin_socket, ADMIN_CONNECTIONS_MAX), operators);
     tokio::spawn(report_health(broker.journal.health(), reporter, draining.clone()));
-    Ok(Servers(servers))
+    Ok(Servers(servers.tasks))
+}
+
+/// What is being served so far.
+struct Listeners<'a> {
+    tasks: JoinSet<Result<(), tonic::transport::Error>>,
+    draining: &'a watch::Receiver<bool>,
+}
+
+impl Listeners<'_> {
+    /// Serves `routes` on `connections` until the broker drains.
+    fn serve<I, C>(&mut self, connections: I, routes: Routes)
+    where
+        I: Stream<Item = io::Result<C>> + Send + 'static,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let router = bounded().add_routes(routes);
+        let drained = drained(self.draining.clone());
+        self.tasks.spawn(router.serve_with_incoming_shutdown(connections, drained));
+    }
 }
 
 fn bounded() -> Server {
@@ -99,22 +127,27 @@ fn bounded() -> Server {
         .tcp_keepalive(Some(KEEPALIVE_EVERY))
 }
 
-/// The certificate, key and client authority of the TLS listener, read from their files.
-pub fn tls_config(file: &ConfigFile, tls: &TlsConfig) -> anyhow::Result<ServerTlsConfig> {
-    let keys = ["listen", "tls"];
-    let pem = |path: &Path| {
-        let path = file.base().join(path);
-        std::fs::read(&path)
-            .map_err(|error| file.problem(&keys, format!("`{}`: {error}", path.display())))
-    };
-    let key = tls
-        .key
-        .read(file.base())
-        .map_err(|error| file.problem(&["listen", "tls", "key"], error))?;
-    Ok(ServerTlsConfig::new()
-        .identity(Identity::from_pem(pem(&tls.certificate)?, key.as_bytes()))
-        .client_ca_root(Certificate::from_pem(pem(&tls.client_ca)?))
-        .client_auth_optional(false))
+/// Refuses a listener without TLS where others could be meant to use it.
+pub fn plain_is_for_dev(mode: Mode, file: &ConfigFile) -> Result<(), ConfigError> {
+    let Some(plain) = &file.config().listen.plain else { return Ok(()) };
+    let keys = ["listen", "plain", "address"];
+    match mode {
+        Mode::Serve => {
+            let problem = "a listener without TLS is for `clavigerd dev` only: write `[listen.tls]`, \
+                           or use the unix socket";
+            Err(file.problem(&keys, problem))
+        }
+        Mode::Dev if !plain.address.ip().is_loopback() => {
+            let problem = "whoever reads along would read secrets: use a loopback address";
+            Err(file.problem(&keys, problem))
+        }
+        Mode::Dev => Ok(()),
+    }
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| format!("cannot listen on `{address}`"))
 }
 
 async fn drained(mut draining: watch::Receiver<bool>) {

@@ -1,6 +1,6 @@
 //! Tells when a file changes from which the broker was loaded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,15 +9,17 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use crate::config::ConfigFile;
-use crate::load;
+use crate::{load, tls};
 
 /// What has to be read again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Changed {
     /// Policies and prompt files.
     Folders,
     /// The configuration and everything that it names.
     Configuration,
+    /// Certificates, their keys and authorities.
+    Certificates,
 }
 
 /// Watches the folders of policies and prompt files whole, and of the configuration's files the
@@ -27,8 +29,11 @@ pub enum Changed {
 pub struct Watching {
     /// None where the system watches no files.
     watched: Mutex<Option<Watched>>,
-    files: Arc<ArcSwap<BTreeSet<PathBuf>>>,
+    files: Arc<ArcSwap<Files>>,
 }
+
+/// Which files are watched, and what their change means.
+type Files = BTreeMap<PathBuf, Changed>;
 
 struct Watched {
     watcher: RecommendedWatcher,
@@ -39,7 +44,7 @@ impl Watching {
     /// Begins with what `file` names, before any of it is loaded.
     pub fn start(file: &ConfigFile) -> (Self, mpsc::Receiver<Changed>) {
         let (changed, changes) = mpsc::channel(CHANGES_MAX);
-        let files = Arc::new(ArcSwap::from_pointee(BTreeSet::new()));
+        let files = Arc::new(ArcSwap::from_pointee(Files::new()));
         let watched = match Watched::start(file, changed.clone(), Arc::clone(&files)) {
             Ok(watched) => Some(watched),
             Err(error) => {
@@ -58,10 +63,10 @@ impl Watching {
 
     /// Watches what `configurations` name, and of other configurations' files none.
     pub fn follow<'a>(&self, configurations: impl IntoIterator<Item = &'a ConfigFile>) {
-        let files: BTreeSet<_> = configurations.into_iter().flat_map(named_by).collect();
+        let files: Files = configurations.into_iter().flat_map(named_by).collect();
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(watched) = watched.as_mut() {
-            for folder in files.iter().filter_map(|file| file.parent()) {
+            for folder in files.keys().filter_map(|file| file.parent()) {
                 watched.add(folder);
             }
         }
@@ -73,7 +78,7 @@ impl Watched {
     fn start(
         file: &ConfigFile,
         changed: mpsc::Sender<Changed>,
-        files: Arc<ArcSwap<BTreeSet<PathBuf>>>,
+        files: Arc<ArcSwap<Files>>,
     ) -> notify::Result<Self> {
         let whole = load::folder_paths(file).map(absolute);
         let within = whole.clone();
@@ -82,12 +87,13 @@ impl Watched {
             if event.kind.is_access() {
                 return;
             }
-            let is_ours = |path: &PathBuf| files.load().contains(path);
+            let files = files.load();
+            let named = event.paths.iter().filter_map(|path| files.get(path));
             let is_in = |path: &PathBuf| {
                 within.iter().any(|folder| path != folder && path.starts_with(folder))
             };
-            let what = if event.paths.iter().any(is_ours) {
-                Changed::Configuration
+            let what = if let Some(what) = named.min() {
+                *what
             } else if event.need_rescan() || event.paths.iter().any(is_in) {
                 Changed::Folders
             } else {
@@ -119,9 +125,16 @@ impl Watched {
 }
 
 /// The files of which `file`'s configuration consists; the watcher reports absolute paths.
-fn named_by(file: &ConfigFile) -> impl Iterator<Item = PathBuf> {
-    let files = load::plugin_files(file);
-    files.into_iter().chain([file.path().to_owned()]).map(absolute)
+fn named_by(file: &ConfigFile) -> impl Iterator<Item = (PathBuf, Changed)> {
+    let certificates = tls::files(file).into_iter().flat_map(|path| {
+        // Kubernetes mounts a secret as links into a folder `..data`, which it replaces whole.
+        let replaced = path.parent().map(|folder| folder.join("..data"));
+        [Some(path), replaced].into_iter().flatten().map(|path| (path, Changed::Certificates))
+    });
+    let configuration = load::plugin_files(file).into_iter().chain([file.path().to_owned()]);
+    let configuration = configuration.map(|path| (path, Changed::Configuration));
+    // The configuration last: it wins where one path stands for both.
+    certificates.chain(configuration).map(|(path, what)| (absolute(path), what))
 }
 
 /// As it is where the working folder is unknown; then the signal is left.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use claviger_core::name::IssuerName;
 use serde::Deserialize;
 
-use super::{Reach, SecretRef, Span};
+use super::{Reach, SecretRef, Span, SpiffeConfig};
 use crate::identity::{Preset, SigningAlgorithm, Use};
 
 /// Whose word is taken for who asks and for whom.
@@ -18,20 +18,8 @@ pub struct IdentityConfig {
     pub issuers: BTreeMap<IssuerName, TrustedIssuerConfig>,
     /// Whether AWS credentials prove workloads.
     pub aws: Option<AwsConfig>,
-    /// The trust domain whose JWT-SVIDs prove workloads.
+    /// SPIFFE: who is proven by X.509-SVIDs and JWT-SVIDs.
     pub spiffe: Option<SpiffeConfig>,
-}
-
-/// A SPIFFE trust domain.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SpiffeConfig {
-    /// Its name, such as `example.org`.
-    pub trust_domain: String,
-    /// The audience that JWT-SVIDs must name: this broker's.
-    pub audience: String,
-    /// The file of its bundle: a JWK set, read again when it changes.
-    pub jwt_bundle: PathBuf,
 }
 
 /// A Kubernetes API server that is asked about tokens.

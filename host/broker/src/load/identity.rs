@@ -32,7 +32,7 @@ pub fn identities(file: &ConfigFile) -> Result<Identities, Vec<ConfigError>> {
     let aws = config.aws.as_ref().map(|aws| self::aws(file, aws)).transpose();
     let aws = aws.map_err(|problem| problems.push(problem)).ok().flatten();
     let spiffe = config.spiffe.as_ref().map(|spiffe| self::spiffe(file, spiffe)).transpose();
-    let spiffe = spiffe.map_err(|problem| problems.push(problem)).ok().flatten();
+    let spiffe = spiffe.map_err(|problem| problems.push(problem)).ok().flatten().flatten();
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -92,23 +92,37 @@ fn review(
     Ok(TokenReview::new(ReviewSpec { server, token, base }, Arc::new(client)))
 }
 
-fn spiffe(file: &ConfigFile, config: &SpiffeConfig) -> Result<(Spiffe, PathBuf), ConfigError> {
+/// Who is proven by JWT-SVIDs, if there is a bundle for them; X.509-SVIDs are the listeners'.
+fn spiffe(
+    file: &ConfigFile,
+    config: &SpiffeConfig,
+) -> Result<Option<(Spiffe, PathBuf)>, ConfigError> {
     let problem = |key: &str, problem: &dyn std::fmt::Display| {
         file.problem(&["identity", "spiffe", key], problem)
     };
-    let domain = TrustDomain::new(&config.trust_domain);
+    let Some(bundle) = &config.jwt_bundle else {
+        if config.audience.is_some() {
+            return Err(problem("audience", &"it goes with `jwt_bundle`"));
+        }
+        return Ok(None);
+    };
+    let Some(name) = &config.trust_domain else {
+        return Err(problem("trust_domain", &"write whose bundle it is, such as `example.org`"));
+    };
+    let domain = TrustDomain::new(name);
     let domain = domain.map_err(|error| problem("trust_domain", &error))?;
-    if config.audience.is_empty() {
+    let audience = config.audience.clone().unwrap_or_default();
+    if audience.is_empty() {
         return Err(problem("audience", &AUDIENCE_WANTED));
     }
-    let path = file.base().join(&config.jwt_bundle);
+    let path = file.base().join(bundle);
     let unreadable = |error: &dyn std::fmt::Display| {
         problem("jwt_bundle", &format!("`{}`: {error}", path.display()))
     };
     let document = std::fs::read(&path).map_err(|error| unreadable(&error))?;
-    let spiffe = Spiffe::new(domain, config.audience.clone());
+    let spiffe = Spiffe::new(domain, audience);
     spiffe.take_bundle(&document).map_err(|error| unreadable(&error))?;
-    Ok((spiffe, path))
+    Ok(Some((spiffe, path)))
 }
 
 /// A client of its own for each whose word is taken: none shares a connection with another.

@@ -152,10 +152,12 @@ impl AgentService for Agent {
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let live = self.session(&request).await?;
+        let proof_ends = authenticate::proof_ends(request.extensions());
         let stream = watch::start(watch::Watched {
             broker: Arc::clone(&self.broker),
             watcher: live.watch(),
             beat: self.heartbeat_grace / 3,
+            proof_ends,
             draining: self.draining.clone(),
         });
         Ok(Response::new(stream))

@@ -40,12 +40,15 @@ pub fn of_ask(error: &AskError) -> Status {
 /// A caller who is nobody, or not who the call needs.
 pub fn of_authentication(error: &AuthenticateError) -> Status {
     let (code, reason, next) = match error {
-        AuthenticateError::NoProof
-        | AuthenticateError::UnreadableCertificate
-        | AuthenticateError::NamelessCertificate => {
+        AuthenticateError::NoProof | AuthenticateError::NamelessCertificate => {
             (Code::Unauthenticated, "NO_IDENTITY", "connect with a proof of identity")
         }
         AuthenticateError::Identity(error) => return of_identity(error),
+        AuthenticateError::ExpiredCertificate => (
+            Code::Unauthenticated,
+            "CERTIFICATE_EXPIRED",
+            "connect again with a certificate that is still valid",
+        ),
         AuthenticateError::NoToken => {
             (Code::Unauthenticated, "NO_SESSION_TOKEN", "open a session and send its token")
         }

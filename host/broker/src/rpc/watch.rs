@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{convert, status};
+use crate::authenticate::AuthenticateError;
 use crate::broker::Broker;
 use crate::journal::{JournalNews, Why};
 use crate::sessions::Watcher;
@@ -28,6 +29,8 @@ pub struct Watched {
     pub watcher: Watcher,
     /// How often a heartbeat is sent.
     pub beat: Duration,
+    /// When the certificate of the connection expires, if it has one.
+    pub proof_ends: Option<Timestamp>,
     /// Turns true when the broker shuts down.
     pub draining: tokio::sync::watch::Receiver<bool>,
 }
@@ -64,8 +67,14 @@ async fn run(watched: Watched, sender: Sender<Reply>) {
     let mut draining = watched.draining.clone();
     let mut beat = tokio::time::interval(watched.beat);
     loop {
+        if watched.proof_ends.is_some_and(|ends| watched.now().whole_second() > ends) {
+            let expired = status::of_authentication(&AuthenticateError::ExpiredCertificate);
+            let _gone = sender.send(Err(expired)).await;
+            return;
+        }
         let warning = warnings.next();
         let wait = warning.map_or(IDLE_WAIT, |(at, ..)| at.since(watched.now()));
+        let wait = wait.min(watched.proof_left());
         let event = tokio::select! {
             _ = beat.tick() => heartbeat(watched.now()),
             () = tokio::time::sleep(wait) => match warnings.take(watched.now()) {
@@ -105,6 +114,12 @@ async fn run(watched: Watched, sender: Sender<Reply>) {
 impl Watched {
     fn now(&self) -> Timestamp {
         self.broker.clock().now()
+    }
+
+    /// Until the certificate has expired; without one there is nothing to wait for.
+    fn proof_left(&self) -> Duration {
+        // The last second still counts.
+        self.proof_ends.map_or(IDLE_WAIT, |ends| ends.since(self.now()) + Duration::from_secs(1))
     }
 }
 

@@ -113,6 +113,10 @@ pub enum Event {
     ConfigurationLoaded,
     /// A configuration was refused; the earlier one stays in force.
     ConfigurationRefused,
+    /// A TLS listener's certificate, or whom it trusts, was put in force.
+    CertificatesLoaded,
+    /// Certificates were refused; the earlier ones stay in force.
+    CertificatesRefused,
     /// A plugin broke the sandbox too often and is kept from work for a while.
     PluginQuarantined,
     /// A policy snapshot (policies, roles, catalog) was loaded and decides from here on.
