@@ -178,6 +178,11 @@ fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, TrustE
 fn svid_domain(leaf: &X509Certificate<'_>, uris: &[&str]) -> Result<TrustDomain, TrustError> {
     let [uri] = uris else { return Err(TrustError::Svid("it has more than one URI")) };
     let id = SpiffeId::new(uri).map_err(|_| TrustError::Svid("its URI is no SPIFFE id"))?;
+    // The parser lowers the trust domain's letters, and the name that policies compare is the
+    // text: one workload must not have two names.
+    if id.to_string() != **uri {
+        return Err(TrustError::Svid("its SPIFFE id is not written in lower case"));
+    }
     if id.path().is_empty() {
         return Err(TrustError::Svid("its SPIFFE id is that of a trust domain"));
     }
