@@ -1,7 +1,7 @@
 //! Who holds AWS credentials: requests that botocore signs, checked by moto.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
-use claviger_e2e::broker::Broker;
+use claviger_e2e::broker::{Broker, claviger};
 use claviger_e2e::client::{Agent, channel, journal, reason};
 use claviger_e2e::world::{Settings, World};
 use claviger_proto::v1;
@@ -132,6 +132,36 @@ async fn a_request_that_was_not_signed_for_this_broker_proves_nobody() {
     trusting.open(honest(), "").await.expect("it was what was changed");
 }
 
+#[tokio::test]
+async fn the_command_line_signs_with_the_credentials_of_its_environment_and_hands_none_on() {
+    let trusting = Trusting::start().await;
+    let AccessKey { id, secret } = trusting.moto.root_key();
+    let mut assume = python();
+    assume.args(["-c", ASSUME, trusting.moto.url()]);
+    assume.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
+    let output = assume.output().expect("Python runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let keys: Vec<&str> = text.split_whitespace().collect();
+    let [id, secret, token] = keys.as_slice() else { panic!("no role: {text}") };
+    let run = |server_id: &str| {
+        let mut command = claviger(&trusting.broker, &["run", "--role", "support-triage", "--aws"]);
+        command.args(["--aws-server-id", server_id, "--aws-sts-url", trusting.moto.url()]);
+        command.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
+        command.env("AWS_SESSION_TOKEN", token).args(["--", "env"]);
+        command.output().expect("claviger runs")
+    };
+    let output = run(SERVER_ID);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("CLAVIGER_SESSION_TOKEN="), "{text}");
+    assert!(!text.contains(secret) && !text.contains(token), "the agent inherits the credentials");
+    let output = run("vault.corp.example");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("it was signed for another server"), "{told}");
+}
+
 const SERVER_ID: &str = "claviger.corp.example";
 
 const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
@@ -144,6 +174,17 @@ when { principal.hasTag("account") && principal.getTag("account") == "1234567890
 
 @id("orders.readonly")
 permit (principal, action == Action::"issue", resource == Scope::"orders-db/readonly");
+"#;
+
+/// What a platform does for a workload: assumes its role, and puts the keys into its environment.
+const ASSUME: &str = r#"
+import sys
+import boto3
+
+sts = boto3.client("sts", endpoint_url=sys.argv[1], region_name="eu-central-1")
+role = "arn:aws:iam::123456789012:role/reports"
+keys = sts.assume_role(RoleArn=role, RoleSessionName="run-7")["Credentials"]
+print(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
 "#;
 
 /// As a workload does with the SDK: assumes its role, and signs without sending.
