@@ -95,10 +95,27 @@ async fn a_peer_that_answers_no_ping_is_disconnected() {
     let world = World::new();
     let broker = Broker::start(&world).await;
     let (greeted, _) = greet(&broker.socket()).await;
+    until_hung_up(&greeted).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_greet_is_disconnected() {
+    let world = World::new();
+    let broker = Broker::start(&world).await;
+    for socket in [broker.socket(), broker.admin_socket()] {
+        let silent = UnixStream::connect(&socket).await.expect("accepted");
+        let mut halting = UnixStream::connect(&socket).await.expect("accepted");
+        halting.write_all(b"PRI * HTTP/2.0\r\n").await.expect("written");
+        until_hung_up(&silent).await;
+        until_hung_up(&halting).await;
+    }
+}
+
+async fn until_hung_up(stream: &UnixStream) {
     poll::until("the broker hangs up", || {
         let mut heard = [0; 1024];
         let ended = loop {
-            match greeted.try_read(&mut heard) {
+            match stream.try_read(&mut heard) {
                 Ok(0) => break true,
                 Ok(_) => {}
                 Err(error) => break error.kind() != ErrorKind::WouldBlock,

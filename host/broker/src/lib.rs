@@ -8,6 +8,7 @@ pub mod config;
 pub mod configuration;
 pub mod dev;
 pub mod egress;
+pub mod greeting;
 pub mod harden;
 pub mod identity;
 pub mod issuer;

@@ -25,6 +25,7 @@ use tonic_health::server::HealthReporter;
 use crate::app::Mode;
 use crate::broker::Broker;
 use crate::config::{ConfigError, ConfigFile};
+use crate::greeting::greeted;
 use crate::journal::Health;
 use crate::listen::{self, UnixSocket};
 use crate::rpc::admin::Admin;
@@ -112,7 +113,7 @@ impl Listeners<'_> {
     {
         let router = bounded().add_routes(routes);
         let drained = drained(self.draining.clone());
-        self.tasks.spawn(router.serve_with_incoming_shutdown(connections, drained));
+        self.tasks.spawn(router.serve_with_incoming_shutdown(greeted(connections), drained));
     }
 }
 
