@@ -50,8 +50,8 @@ pub async fn health(path: &Path) -> ServingStatus {
 
 /// Every lease in any of `states`, as operators see them; of no state given, all not final ones.
 pub async fn lease_rows(path: &Path, states: &[v1::LeaseState]) -> Vec<v1::LeaseRow> {
-    let request =
-        v1::QueryLeasesRequest { states: states.iter().map(|state| (*state).into()).collect() };
+    let states = states.iter().map(|state| (*state).into()).collect();
+    let request = v1::QueryLeasesRequest { states, ..Default::default() };
     let rows = admin(path).await.query_leases(request).await.expect("leases").into_inner();
     rows.map(|row| row.expect("a row")).collect().await
 }

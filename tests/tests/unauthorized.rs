@@ -93,6 +93,17 @@ const ROWS: &[Row] = &[
     row("Reload", Asks::Operator, Code::Ok, &["reload"]),
     row("ListPlugins", Asks::Operator, Code::Ok, &["plugin", "list"]),
     row("LiftQuarantine", Asks::Operator, Code::InvalidArgument, &["plugin", "lift", "postgres"]),
+    row("ListSessions", Asks::Operator, Code::Ok, &["session", "list"]),
+    row("Revoke", Asks::Operator, Code::InvalidArgument, &["revoke", "everything", "--yes"]),
+    row("ListPolicies", Asks::Operator, Code::Ok, &["policy", "list"]),
+    row("ListRoles", Asks::Operator, Code::Ok, &["role", "list"]),
+    row("ListApprovals", Asks::Operator, Code::Ok, &["approve", "list"]),
+    row(
+        "DecideApproval",
+        Asks::Operator,
+        Code::InvalidArgument,
+        &["approve", "grant", "apr_0000000000e0000000000000000"],
+    ),
     row(
         "PutSecret",
         Asks::Operator,
@@ -261,7 +272,7 @@ async fn only_operators_operate_even_when_the_socket_is_open_to_all() {
         let output = other_user::run(claviger(&broker, row.command));
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(3), "{}: {told}", row.method);
-        let says = told.contains("user 65534 does not operate this broker");
+        let says = told.contains("no policy lets `unix:65534` do `admin::");
         assert!(says, "{}: {told}", row.method);
     }
     check(audit(&broker).output().expect("claviger runs"), 0, "");

@@ -156,7 +156,7 @@ async fn build(
         journal,
         plugins: PluginStore::new(plugins),
         configuration: Configuration::new(mode, Arc::clone(file), watching, confinement),
-        policies: PolicyStore::new(folders, read.snapshot),
+        policies: PolicyStore::new(folders, read.snapshot).with_problems(read.problems),
         identities: load::identities(file).map_err(all)?,
         sessions: Sessions::new(file.config().sessions.live_max, recorded),
         certificates,

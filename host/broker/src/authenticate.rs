@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use claviger_core::admin::{Operator, Standing};
 use claviger_core::binding::{Admission, Binding, NotCertified, Peer, Thumbprint};
 use claviger_core::flow;
 use claviger_core::ports::JournalError;
@@ -176,14 +177,18 @@ pub async fn rebind(
     bind(broker, live, (&mut binding, bound)).await
 }
 
-/// Whether the caller on the admin socket operates the broker: its own user, or a listed one.
-pub fn operator(extensions: &Extensions, operator_uids: &[u32]) -> Result<u32, AuthenticateError> {
-    let peer = unix_peer(extensions).ok_or(AuthenticateError::NoProof)?;
+/// Who is at the other end of the operators' listener. What they may do is for policies to say.
+pub fn operator(
+    extensions: &Extensions,
+    operator_uids: &[u32],
+) -> Result<Operator, AuthenticateError> {
     let own = rustix::process::geteuid().as_raw();
-    if peer.uid == own || operator_uids.contains(&peer.uid) {
-        return Ok(peer.uid);
-    }
-    Err(AuthenticateError::NotOperator { uid: peer.uid })
+    let standing = match unix_peer(extensions) {
+        Some(peer) if peer.uid == own => Standing::Own,
+        Some(peer) if operator_uids.contains(&peer.uid) => Standing::Listed,
+        _ => Standing::Unlisted,
+    };
+    Ok(Operator::proven(principal(extensions)?, standing))
 }
 
 fn unix_peer(extensions: &Extensions) -> Option<UnixPeer> {
@@ -249,12 +254,6 @@ pub enum AuthenticateError {
     /// What the call changes could not be recorded.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// Not an operator.
-    #[error("user {uid} does not operate this broker: add it to `operator_uids` under `[admin]`")]
-    NotOperator {
-        /// The caller's user id.
-        uid: u32,
-    },
 }
 
 /// Tokens have 48 characters; what is longer need not be hashed.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use claviger_core::ids::ApprovalId;
 use claviger_core::ports::{Clock, Entropy, Ports};
 use claviger_core::time::Timestamp;
 
+use crate::approvals::Approvals;
 use crate::configuration::Configuration;
 use crate::identity::Identities;
 use crate::journal::SqliteJournal;
@@ -20,6 +22,7 @@ use crate::tls::Certificates;
 /// Everything that the services and the workers share.
 pub struct Broker {
     parts: Parts,
+    approvals: Approvals,
     clock: SystemClock,
     entropy: SystemEntropy,
 }
@@ -45,6 +48,18 @@ pub struct Parts {
 }
 
 impl Broker {
+    /// What waits for a second operator.
+    pub const fn approvals(&self) -> &Approvals {
+        &self.approvals
+    }
+
+    /// An id for what is about to wait.
+    pub fn mint_approval(&self) -> ApprovalId {
+        let mut random = [0; 10];
+        self.entropy.fill(&mut random);
+        ApprovalId::mint(self.clock.now(), &random)
+    }
+
     /// The journal, if nobody else holds it, for an orderly end.
     pub fn into_journal(self) -> Option<SqliteJournal> {
         Arc::into_inner(self.parts.journal)
@@ -63,7 +78,7 @@ impl Broker {
     /// The broker of these parts.
     pub fn new(parts: Parts) -> Self {
         let (clock, entropy) = (SystemClock, SystemEntropy(SystemRandom::new()));
-        Self { parts, clock, entropy }
+        Self { parts, approvals: Approvals::default(), clock, entropy }
     }
 }
 

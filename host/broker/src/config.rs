@@ -113,6 +113,18 @@ pub struct SessionsConfig {
 pub struct AdminConfig {
     /// The user ids that may use the admin socket besides the broker's own.
     pub operator_uids: Vec<u32>,
+    /// What takes a second operator.
+    pub two_person: Vec<TwoPerson>,
+}
+
+/// What may take a second operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TwoPerson {
+    /// To revoke everything.
+    RevokeEverything,
+    /// To load a configuration that loosens a guard.
+    Loosen,
 }
 
 /// Where Prometheus may scrape.

@@ -4,14 +4,17 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use claviger_core::ids::ApprovalId;
 use claviger_core::journal::{Entry, Event};
 use claviger_core::policy::PolicySources;
 use claviger_core::ports::{Clock, Journal, JournalError, Ports};
 use thiserror::Error;
 
 use crate::app::Mode;
+use crate::approvals::{Asked, RequestDigest};
 use crate::broker::Broker;
-use crate::config::{ConfigError, ConfigFile, Stored, WithStored};
+use crate::config::{ConfigError, ConfigFile, Stored, TwoPerson, WithStored};
+use crate::guard;
 use crate::journal::{RekeyAct, RekeyError, Resealed};
 use crate::plugin::Plugins;
 use crate::policies::{Reconfiguration, Reloaded, clipped};
@@ -55,20 +58,34 @@ impl Configuration {
     pub fn current(&self) -> Arc<ConfigFile> {
         self.current.load_full()
     }
+
+    /// Whether this takes a second operator: as it was at the start, so that no reload lifts it.
+    pub fn takes_two(&self, what: TwoPerson) -> bool {
+        self.started.config().admin.two_person.contains(&what)
+    }
+}
+
+/// Who asks for a reload, and what was approved.
+#[derive(Clone, Debug, Default)]
+pub struct Asker {
+    /// The operator; none when a file changed or a signal came.
+    pub operator: Option<String>,
+    /// What a second operator granted.
+    pub approval: Option<ApprovalId>,
 }
 
 /// Reads configuration, plugins, secrets, policies and prompt files again. A configuration with a
 /// problem changes nothing.
-pub async fn reload(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
+pub async fn reload(broker: &Arc<Broker>, asker: Asker) -> Result<Reloaded, JournalError> {
     // On a task of its own: a caller that goes away must not stop it between record and swap.
     let own = Arc::clone(broker);
-    match tokio::spawn(async move { reload_whole(&own).await }).await {
+    match tokio::spawn(async move { reload_whole(&own, &asker).await }).await {
         Ok(reloaded) => reloaded,
         Err(panic) => refuse(broker, vec![panic.to_string()]).await,
     }
 }
 
-async fn reload_whole(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
+async fn reload_whole(broker: &Arc<Broker>, asker: &Asker) -> Result<Reloaded, JournalError> {
     let configuration = &broker.configuration;
     let _one = configuration.reloading.lock().await;
     // First, and whatever becomes of the rest: certificates have nothing to do with plugins.
@@ -80,6 +97,10 @@ async fn reload_whole(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
         Ok(Err(problems)) => return refuse(broker, problems).await,
         Err(panic) => return refuse(broker, vec![panic.to_string()]).await,
     };
+    let approver = match approver(broker, &file, asker) {
+        Ok(approver) => approver,
+        Err(problem) => return refuse(broker, vec![problem]).await,
+    };
     let waiting: Vec<_> = configuration
         .started
         .sections_changed(&file, &RELOADED)
@@ -89,6 +110,8 @@ async fn reload_whole(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
     let mut entry = Entry::new(broker.clock().now(), Event::ConfigurationLoaded);
     let what = format!("{} sha256 {}", file.path().display(), file.sha256());
     entry.detail = Some(clipped(&[vec![what], waiting.clone()].concat()));
+    entry.operator.clone_from(&asker.operator);
+    entry.approver = approver;
     let swap = || {
         broker.plugins.replace(plugins);
         configuration.current.store(Arc::new(file));
@@ -96,6 +119,31 @@ async fn reload_whole(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
     let change = Reconfiguration { fixed, entry, swap };
     let reloaded = broker.policies.reconfigure(broker.journal(), change).await?;
     Ok(with(reloaded, &[of_tls, waiting].concat()))
+}
+
+/// Who approved of what `file` loosens; nobody if it loosens nothing, or nobody need be asked.
+/// INVARIANT (two-persons): bound to the bytes of the file, used up, and by somebody else.
+fn approver(broker: &Broker, file: &ConfigFile, asker: &Asker) -> Result<Option<String>, String> {
+    let configuration = &broker.configuration;
+    let loosened = guard::loosened(configuration.current.load().config(), file.config());
+    if !configuration.takes_two(TwoPerson::Loosen) || loosened.is_empty() {
+        return Ok(None);
+    }
+    let what = format!("a configuration that loosens guards: {}", loosened.join(", "));
+    let Some(operator) = &asker.operator else {
+        return Err(format!("{what}: it takes two operators, so run `claviger reload`"));
+    };
+    let request = RequestDigest::of("reload", file.sha256().as_bytes());
+    let (asked, now) = (Asked { operator, what: &what, request }, broker.clock().now());
+    if let Some(id) = asker.approval {
+        let taken = broker.approvals().take(id, &asked, now);
+        return taken.map(Some).map_err(|error| error.to_string());
+    }
+    let waits = broker.approvals().ask(&asked, broker.mint_approval(), now);
+    let id = waits.map_err(|error| error.to_string())?.id;
+    Err(format!(
+        "{what}: have another operator run `claviger approve grant {id}`, then run `claviger reload --approval {id}`"
+    ))
 }
 
 fn describe(broker: &Broker) -> Result<Described, Vec<String>> {

@@ -2,6 +2,7 @@
 //! connections read; every answer waits for the commit. Decides nothing.
 
 mod checkpoint;
+mod entries;
 mod fault;
 mod issuer_keys;
 mod leases;
@@ -12,6 +13,7 @@ mod query;
 mod readers;
 mod recovery;
 mod reseal;
+mod revocation;
 mod ring;
 mod rows;
 mod schema;
@@ -36,7 +38,7 @@ use aws_lc_rs::rand;
 use claviger_core::ids::IntentId;
 use claviger_core::journal::ChainHead;
 use claviger_core::lease::LeaseState;
-use claviger_core::name::BackendName;
+use claviger_core::name::{BackendName, ScopeName};
 use claviger_core::ports::JournalError;
 use claviger_core::session::{KnownToken, Session};
 use claviger_core::time::Timestamp;
@@ -54,14 +56,17 @@ use seal::Seals;
 use store::Store;
 use writer::{Outlets, Queue, Writer};
 
+pub use entries::{EntryQuery, RecordedEntry};
 pub use fault::OpenJournalError;
 pub use issuer_keys::{IssuerKey, KeyChange};
 pub use leases::LeaseRow;
 pub use news::{Health, JournalNews, LeaseCounts, Stats, Why};
-pub use query::{EntryQuery, JournalHead, RecordedEntry, Streamed};
+pub use query::{JournalHead, LeaseQuery, Streamed};
 pub use reseal::{RekeyAct, RekeyError, Resealed, SealingKeys};
+pub use revocation::{ENDED_AT_ONCE, Ended, LeaseSeen, Word};
 pub use seal::SealingKey;
 pub use secrets::{PutSecretError, SECRET_BYTES_MAX, SecretAct, SecretRow, SecretValues};
+pub use sessions::{Ended as EndedSessions, SessionQuery, SessionRow};
 pub use verify::VerifyError;
 pub use writer::CommitObserver;
 
@@ -141,21 +146,37 @@ impl SqliteJournal {
 
     /// Streams entries, oldest first, holding no more than a page of them.
     pub fn entries(&self, query: EntryQuery) -> Streamed<RecordedEntry> {
-        query::entries(Arc::clone(&self.readers), query)
+        entries::entries(Arc::clone(&self.readers), query)
     }
 
-    /// Streams leases in any of `states`; of every state that is not final if there is none.
-    pub fn lease_rows(&self, mut states: Vec<LeaseState>) -> Streamed<LeaseRow> {
-        if states.is_empty() {
-            states = LeaseState::ALL.into_iter().filter(|state| !state.is_final()).collect();
-        }
-        query::leases(Arc::clone(&self.readers), states)
+    /// The same, and then what is recorded from then on, until `over` turns true.
+    pub fn entries_from_now_on(
+        &self,
+        query: EntryQuery,
+        over: watch::Receiver<bool>,
+    ) -> Streamed<RecordedEntry> {
+        entries::follow(Arc::clone(&self.readers), query, over)
+    }
+
+    /// Streams the leases that match.
+    pub fn lease_rows(&self, query: LeaseQuery) -> Streamed<LeaseRow> {
+        query::leases(Arc::clone(&self.readers), query)
+    }
+
+    /// Streams the sessions that match, oldest first.
+    pub fn session_rows(&self, query: SessionQuery) -> Streamed<SessionRow> {
+        query::sessions(Arc::clone(&self.readers), query)
     }
 
     /// The backends on which the worker has something to do, now or later: also those that the
     /// configuration no longer has.
     pub async fn backends_with_work(&self) -> Result<Vec<BackendName>, JournalError> {
         self.readers.read(leases::backends_with_work).await
+    }
+
+    /// The scope of a lease, if there is such a lease.
+    pub async fn scope_of(&self, lease: IntentId) -> Result<Option<ScopeName>, JournalError> {
+        self.readers.read(move |conn| leases::scope_of(conn, lease)).await
     }
 
     /// Gives a stuck lease another round of attempts and records that an operator asked for it.

@@ -1,6 +1,7 @@
 //! The Claviger broker: all the I/O around `claviger-core`. `app` wires the parts together.
 
 pub mod app;
+pub mod approvals;
 pub mod authenticate;
 pub mod broker;
 pub mod check;
@@ -9,6 +10,7 @@ pub mod configuration;
 pub mod dev;
 pub mod egress;
 pub mod greeting;
+pub mod guard;
 pub mod harden;
 pub mod identity;
 pub mod issuer;
@@ -23,6 +25,7 @@ pub mod plugin;
 pub mod policies;
 pub mod prompts;
 pub mod reload;
+pub mod revocation;
 pub mod rpc;
 pub mod serve;
 pub mod sessions;

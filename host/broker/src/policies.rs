@@ -62,6 +62,8 @@ impl PolicyFolders {
 pub struct PolicyStore {
     folders: ArcSwap<PolicyFolders>,
     current: ArcSwap<PolicySnapshot>,
+    /// What was left out of it.
+    problems: ArcSwap<Vec<String>>,
     /// Told after each swap.
     swapped: Notify,
     /// One reload at a time: two would race for which snapshot is recorded last.
@@ -94,6 +96,7 @@ impl PolicyStore {
         Self {
             folders: ArcSwap::from_pointee(folders),
             current: ArcSwap::from_pointee(snapshot),
+            problems: ArcSwap::from_pointee(Vec::new()),
             swapped: Notify::new(),
             reloading: tokio::sync::Mutex::new(()),
         }
@@ -111,6 +114,7 @@ impl PolicyStore {
             Ok(read) => read,
             Err(problems) => return self.refuse(journal, now, problems).await,
         };
+        self.problems.store(Arc::new(read.problems.clone()));
         if read.snapshot.digest() == self.current.load().digest() {
             return Ok(Reloaded::Same { problems: read.problems });
         }
@@ -141,6 +145,7 @@ impl PolicyStore {
             journal.record(loaded(&read.snapshot, &read.problems, now)).await?;
         }
         (change.swap)();
+        self.problems.store(Arc::new(read.problems.clone()));
         self.put_in_force(read.snapshot);
         self.folders.store(folders);
         let problems = read.problems;
@@ -162,6 +167,18 @@ impl PolicyStore {
             }
             swapped.await;
         }
+    }
+
+    /// What was left out of the snapshot in force, or looks wrong in it.
+    pub fn problems(&self) -> Arc<Vec<String>> {
+        self.problems.load_full()
+    }
+
+    /// The same store, which knows what was left out of its first snapshot.
+    #[must_use]
+    pub fn with_problems(self, problems: Vec<String>) -> Self {
+        self.problems.store(Arc::new(problems));
+        self
     }
 
     /// The folders that a reload reads.

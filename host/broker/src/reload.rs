@@ -37,7 +37,7 @@ async fn reload(broker: &Arc<Broker>, what: Changed) {
         Changed::Folders => broker.policies.reload(broker.journal(), broker.clock().now()).await,
         Changed::Configuration => {
             crate::supervisor::reloading();
-            let reloaded = configuration::reload(broker).await;
+            let reloaded = configuration::reload(broker, configuration::Asker::default()).await;
             // Also when it was refused: the earlier one serves.
             crate::supervisor::ready(broker);
             reloaded

@@ -64,7 +64,8 @@ pub async fn start(
     let grace = config.sessions.heartbeat_grace.0;
     let agent = AgentServiceServer::new(Agent::new(Arc::clone(broker), grace, draining.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let admin = Admin::new(Arc::clone(broker), config.admin.operator_uids.clone());
+    let admin =
+        Admin::new(Arc::clone(broker), config.admin.operator_uids.clone(), draining.clone());
     let admin = AdminServiceServer::new(admin).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let secrets = Secrets::new(Arc::clone(broker), config.admin.operator_uids.clone());
     let secrets = SecretServiceServer::new(secrets).max_decoding_message_size(MESSAGE_BYTES_MAX);

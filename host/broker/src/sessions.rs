@@ -1,13 +1,16 @@
 //! The sessions that live now, by token, with when each was last heard of. The journal is the
 //! truth; this is what of it every request needs at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use claviger_core::admin::Selector;
 use claviger_core::binding::Binding;
 use claviger_core::ids::SessionId;
+use claviger_core::name::RoleName;
+use claviger_core::prompt::PromptDigest;
 use claviger_core::session::{EndCause, KnownToken, Session, TokenHash};
 use claviger_core::time::Timestamp;
 
@@ -85,6 +88,34 @@ impl Sessions {
             let session = &live.session;
             session.id() != id && session.ancestors().iter().all(|above| above.session != id)
         });
+    }
+
+    /// Forgets sessions that have ended, all in one pass.
+    pub fn forget<'a>(&self, ended: impl Iterator<Item = &'a SessionId>) {
+        let ended: HashSet<_> = ended.collect();
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        live.retain(|_, session| !ended.contains(&session.session.id()));
+    }
+
+    /// The session of that id, for operators: agents come with a token.
+    pub fn by_id(&self, id: SessionId) -> Option<Arc<Session>> {
+        let live = self.read();
+        let found = live.values().find(|live| live.session.id() == id);
+        found.map(|live| Arc::clone(&live.session))
+    }
+
+    /// The sessions that `selector` selects.
+    pub fn selected(&self, selector: &Selector) -> Vec<SessionId> {
+        let live = self.read();
+        let selected = live.values().filter(|live| selector.selects(&live.session));
+        selected.map(|live| live.session.id()).collect()
+    }
+
+    /// The roles of the sessions that began with the prompt file of that digest.
+    pub fn roles_of(&self, digest: &PromptDigest) -> BTreeSet<RoleName> {
+        let live = self.read();
+        let with = live.values().filter(|live| live.session.prompt_digest() == digest);
+        with.map(|live| live.session.role().clone()).collect()
     }
 
     /// The sessions whose time is over: their life, or their heartbeat grace.

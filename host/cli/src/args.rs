@@ -7,7 +7,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::ConnectionArgs;
 use crate::commands::{
-    audit, completion, grants, issue, journal, lease, plugin, prompt, run, secret, session, why,
+    approve, audit, completion, grants, issue, journal, lease, plugin, policy, prompt, reload,
+    revoke, run, secret, session, why,
 };
 use crate::exit::{Exit, Failure};
 use crate::print::{Format, Printer};
@@ -45,14 +46,25 @@ pub enum Command {
     /// List and give back leases; operators: find and retry them
     #[command(subcommand)]
     Lease(lease::LeaseCommand),
+    /// End sessions or leases at once, and follow them until they are gone (operators)
+    Revoke(revoke::RevokeArgs),
+    /// Grant or refuse what another operator asked for (operators)
+    #[command(subcommand)]
+    Approve(approve::ApproveCommand),
     /// Read, export and verify the journal (operators)
     #[command(subcommand)]
-    Audit(audit::AuditCommand),
+    Audit(Box<audit::AuditCommand>),
     /// Put the journal under another sealing key (operators)
     #[command(subcommand)]
     Journal(journal::JournalCommand),
     /// Tell what stands behind a refusal (operators)
     Why(why::WhyArgs),
+    /// The policies that decide in a broker (operators)
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// The roles of a broker (operators)
+    #[command(subcommand)]
+    Role(policy::RoleCommand),
     /// Check prompt files, without a broker
     #[command(subcommand)]
     Prompt(prompt::PromptCommand),
@@ -64,7 +76,7 @@ pub enum Command {
     Secret(secret::SecretCommand),
     /// Have the broker load configuration, plugins, policies and prompt files again (operators)
     #[command(after_help = "Example:\n  claviger reload && claviger audit tail --last 1")]
-    Reload,
+    Reload(reload::ReloadArgs),
     /// The version of this command
     Version,
     /// Completions for a shell
@@ -165,12 +177,23 @@ mod tests {
             "claviger run --role R --life 2h --grant a/b --grant c/d -- psql -c --output=x",
             "claviger grants --output json",
             "claviger issue a/b --ttl 30m --reason T --idempotency-key k -- make test",
+            "claviger session list --role R --requester unix:0 --all -o json",
+            "claviger revoke requester oidc:corp:alice --reason left --yes",
+            "claviger revoke session ses_1 --dry-run",
+            "claviger revoke backend orders-db --no-wait -y -o json",
+            "claviger revoke everything",
             "claviger lease list",
             "claviger lease release int_1",
             "claviger lease query --state stuck --state due",
             "claviger lease retry int_1 --admin-socket /a.sock",
             "claviger audit tail --last 5 --follow",
             "claviger audit query --role R --session ses_1 --from 3 --to 9",
+            "claviger audit query --requester unix:1 --event denied --code NO_PERMIT --since 2h",
+            "claviger audit query --operator unix:1 --action admin::revoke --decision permit",
+            "claviger audit query --since 2026-11-23T12:00:00Z --before 2026-11-24T12:00:00Z",
+            "claviger policy list",
+            "claviger role list -o json",
+            "claviger lease query --role R --requester unix:1 --backend b --session ses_1",
             "claviger audit export",
             "claviger audit verify - --expect 1:0000000000000000000000000000000000000000000000000000000000000000",
             "claviger why den_1",
@@ -185,6 +208,12 @@ mod tests {
             "claviger secret list -o json",
             "claviger journal rekey",
             "claviger secret delete aws/prod-key --force",
+            "claviger reload --approval apr_1",
+            "claviger approve list",
+            "claviger approve show apr_1 -o json",
+            "claviger approve grant apr_1",
+            "claviger approve refuse apr_1",
+            "claviger revoke everything --yes --approval apr_1",
             "claviger reload",
             "claviger version",
             "claviger completion bash",
@@ -203,6 +232,8 @@ mod tests {
             ("claviger run --role R", Exit::USAGE),
             ("claviger issue a/b --ttl soon", Exit::USAGE),
             ("claviger lease query --state lost", Exit::USAGE),
+            ("claviger revoke", Exit::USAGE),
+            ("claviger revoke role", Exit::USAGE),
         ] {
             let answer = parsed(line).err().unwrap();
             let exit = if answer.error.use_stderr() { Exit::USAGE } else { Exit::OK };

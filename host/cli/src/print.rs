@@ -96,6 +96,11 @@ fn failure_text(failure: &Failure, bold: Bold) -> String {
     text
 }
 
+/// A question on the terminal, where the answer is typed behind it.
+pub fn ask(question: &str) {
+    write_stderr(question);
+}
+
 /// NO_COLOR (no-color.org) speaks of colour; bold headings are dropped with it.
 fn bold(stream: &impl IsTerminal) -> Bold {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -2,11 +2,12 @@
 
 use claviger_proto::v1::{
     Credential, Grant, Lease, LeaseRow, LeaseState, OpenSessionResponse, RevocationClass,
+    SessionRow,
 };
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::text::{enum_name, length, moment};
+use crate::text::{Table, enum_name, length, moment};
 
 /// A lease.
 #[derive(Debug, Serialize)]
@@ -67,6 +68,63 @@ impl From<LeaseRow> for LeaseRowView {
             cause: row.cause,
         }
     }
+}
+
+/// A session as operators see it.
+#[derive(Debug, Serialize)]
+pub struct SessionRowView {
+    /// `ses_…`.
+    pub session_id: String,
+    /// Its role.
+    pub role: String,
+    /// The workload that runs it.
+    pub workload: String,
+    /// For whom.
+    pub requester: String,
+    /// What the user database calls them; may be empty.
+    pub requester_name: String,
+    /// SHA-256, in hex.
+    pub prompt_digest: String,
+    /// RFC 3339.
+    pub opened_at: String,
+    /// When it ends at the latest, RFC 3339.
+    pub ends_at: String,
+    /// RFC 3339; empty while it lives.
+    pub ended_at: String,
+    /// Why it ended; empty while it lives.
+    pub cause: String,
+    /// How many of its leases are in no final state.
+    pub leases: u64,
+}
+
+impl From<SessionRow> for SessionRowView {
+    fn from(row: SessionRow) -> Self {
+        Self {
+            opened_at: moment(row.opened_at),
+            ends_at: moment(row.ends_at),
+            ended_at: moment(row.ended_at),
+            session_id: row.session_id,
+            role: row.role,
+            workload: row.workload,
+            requester: row.requester,
+            requester_name: row.requester_name,
+            prompt_digest: row.prompt_digest,
+            cause: row.cause,
+            leases: row.leases,
+        }
+    }
+}
+
+/// Sessions for people.
+pub fn session_table(rows: &[SessionRowView]) -> Table {
+    let mut table =
+        Table::new(&["SESSION", "ROLE", "REQUESTER", "WORKLOAD", "LEASES", "ENDS AT", "ENDED"]);
+    for row in rows {
+        let leases = row.leases.to_string();
+        let SessionRowView { session_id, role, requester, workload, ends_at, cause, .. } = row;
+        table.row([session_id, role, requester, workload, &leases, ends_at, cause]);
+    }
+    table
 }
 
 /// What a session may ask for.

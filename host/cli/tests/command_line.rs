@@ -235,3 +235,26 @@ fn a_child_runs_with_a_token_of_its_own_below_that_of_the_environment() {
     let orphan = output(&running, &["run", "--child", "--role", "r", "--", "true"]);
     assert_eq!(orphan.status.code(), Some(2), "{}", text(&orphan.stderr));
 }
+
+#[test]
+fn revoke_looks_first_and_ends_nothing_unless_told_to() {
+    let running = start(Script::default());
+    let output = output(&running, &["revoke", "requester", "unix:7", "--reason", "left"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("would end: 1 sessions, 2 leases"));
+    assert_eq!(running.calls(), ["revoke true left"]);
+}
+
+#[test]
+fn revoke_tells_how_far_it_has_come_and_fails_when_something_is_stuck() {
+    let running = start(Script::default());
+    let args = ["revoke", "role", "triage", "--yes", "-o", "json"];
+    let output = output(&running, &args);
+    assert_eq!(output.status.code(), Some(1), "one of two leases is stuck");
+    assert_eq!(running.calls(), ["revoke false "]);
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&told["stage"], &told["leases_stuck"]), (&"done".into(), &1.into()));
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("1 sessions ended; 0 of 2 leases gone"), "{stderr}");
+    assert!(stderr.contains("resource == Role::\"triage\""), "how to refuse new ones: {stderr}");
+}

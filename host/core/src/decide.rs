@@ -1,5 +1,6 @@
 //! Decides one ask against one policy snapshot. Pure: no clock, no I/O, no logging.
 
+mod admin;
 mod again;
 mod denial;
 mod permit;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use admin::{AdminPermit, decide_admin};
 pub use again::{Confirmed, decide_lease_again, decide_session_again};
 pub use denial::{Denial, DenialReason, Refused};
 pub(crate) use permit::SessionParts;

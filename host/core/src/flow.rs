@@ -1,5 +1,6 @@
 //! The flows own the steps and the `?`; what they call are straight lines.
 
+pub mod admin;
 pub mod again;
 pub mod issue;
 pub mod revoke;

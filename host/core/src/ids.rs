@@ -78,6 +78,7 @@ id!(
      and the lease that follows keeps it as its own id."
 );
 id!(DenialId, "den", "One recorded refusal.");
+id!(ApprovalId, "apr", "One thing that waits for a second operator.");
 
 /// Text that is not an id of the wanted kind.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

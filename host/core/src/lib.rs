@@ -5,6 +5,7 @@
 //! by [`decide`](decide::decide), an [`Intent`](intent::Intent) only from a permit and a journal
 //! sequence number, and a plugin is called only with an intent.
 
+pub mod admin;
 pub mod ask;
 pub mod binding;
 pub mod catalog;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use cedar_policy::{PolicySetError, Schema};
 
+use crate::admin::AdminAsk;
 use crate::catalog::{Catalog, Scope};
 use crate::digest::digest;
 use crate::name::{Authorization, RoleName, TeamName};
@@ -95,14 +96,16 @@ impl PolicySnapshot {
         let (schema, _) = Schema::from_cedarschema_str(SCHEMA).map_err(|error| built_in(&error))?;
         let model = Model::new().map_err(|error| built_in(&error))?;
         let known = KnownEntities::new(&model, &sources).map_err(|error| built_in(&error))?;
-        let load::Checked { policies, deciding, warnings } =
+        let load::Checked { policies, deciding, notes, warnings } =
             load::check(&sources.policies, &schema, &model, &known)?;
         let slices = |action| {
             Slices::build(action, &policies).map_err(|error: PolicySetError| built_in(&error))
         };
         let (issue, open_session) = (slices(&model.issue)?, slices(&model.open_session)?);
+        let admin = Slices::for_operators(&model, &policies).map_err(|error| built_in(&error))?;
+        let clock = Clock::default();
         let engine =
-            Engine { schema, model, known, deciding, issue, open_session, clock: Clock::default() };
+            Engine { schema, model, known, deciding, notes, issue, open_session, admin, clock };
         let PolicySources { roles, catalog, .. } = sources;
         Ok(Self { digest, roles, catalog, engine, warnings })
     }
@@ -136,6 +139,18 @@ impl PolicySnapshot {
     /// What the policies say of opening a session.
     pub fn evaluate_open_session(&self, question: &OpenQuestion<'_>) -> Evaluation {
         self.engine.evaluate_open_session(question)
+    }
+
+    /// What the policies say of an operator's act.
+    pub fn evaluate_admin(&self, ask: &AdminAsk, now: Timestamp) -> Evaluation {
+        self.engine.evaluate_admin(ask, now)
+    }
+
+    /// Every policy in force, built-in ones included, in the order of their ids.
+    pub fn policies(&self) -> Vec<&PolicyNote> {
+        let mut notes: Vec<_> = self.engine.notes().collect();
+        notes.sort_by(|a, b| a.id.cmp(&b.id));
+        notes
     }
 
     /// How many policies [`evaluate_issue`](Self::evaluate_issue) looks at. A decision costs what
@@ -225,6 +240,19 @@ pub struct Deciding {
     pub reason: Option<String>,
 }
 
+/// A policy as operators see it listed. Its text stays in its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyNote {
+    /// Its `@id`, or `file.cedar:3`.
+    pub id: String,
+    /// Where it stands: `file.cedar:12:1`.
+    pub place: String,
+    /// Whether it permits or forbids.
+    pub effect: cedar_policy::Effect,
+    /// Its annotations, by name.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// The built-in forbids of `policies/guardrails.cedar`, in the order in which a refusal names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guardrail {
@@ -273,6 +301,9 @@ const SCHEMA: &str = include_str!("../../../policies/schema.cedarschema");
 
 /// The policies that are always in force.
 const GUARDRAILS: &str = include_str!("../../../policies/guardrails.cedar");
+
+/// What the broker's own user and the listed operators may do.
+const OPERATORS: &str = include_str!("../../../policies/operators.cedar");
 
 #[cfg(test)]
 mod tests;

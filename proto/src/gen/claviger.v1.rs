@@ -1337,6 +1337,45 @@ pub struct QueryJournalRequest {
     /// At most so many of the newest matching entries; 0 for all.
     #[prost(uint64, tag = "7")]
     pub last: u64,
+    /// Go on with what is recorded from then on, until the client has heard enough.
+    #[prost(bool, tag = "8")]
+    pub follow: bool,
+    /// Only entries of this workload, by its id.
+    #[prost(string, tag = "9")]
+    pub principal: ::prost::alloc::string::String,
+    /// Only entries for this requester, by their id.
+    #[prost(string, tag = "10")]
+    pub requester: ::prost::alloc::string::String,
+    /// Only entries about this scope.
+    #[prost(string, tag = "11")]
+    pub scope: ::prost::alloc::string::String,
+    /// Only entries of this kind, such as `denied`.
+    #[prost(string, tag = "12")]
+    pub event: ::prost::alloc::string::String,
+    /// Only what was decided so: `permit` or `deny`.
+    #[prost(string, tag = "13")]
+    pub decision: ::prost::alloc::string::String,
+    /// Only refusals with this code.
+    #[prost(string, tag = "14")]
+    pub code: ::prost::alloc::string::String,
+    /// Only what this policy snapshot decided; its digest in hex.
+    #[prost(string, tag = "15")]
+    pub snapshot: ::prost::alloc::string::String,
+    /// Only entries of sessions that began with this prompt file; its digest in hex.
+    #[prost(string, tag = "16")]
+    pub prompt_digest: ::prost::alloc::string::String,
+    /// Only what happened at the word of this operator, by their id.
+    #[prost(string, tag = "17")]
+    pub operator: ::prost::alloc::string::String,
+    /// Only this action of operators, such as `admin::revoke`.
+    #[prost(string, tag = "18")]
+    pub action: ::prost::alloc::string::String,
+    /// Only from this moment on.
+    #[prost(message, optional, tag = "19")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only before this moment.
+    #[prost(message, optional, tag = "20")]
+    pub before: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// One line of the journal, as stored.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1370,6 +1409,18 @@ pub struct QueryLeasesRequest {
     /// Empty: every state that is not final.
     #[prost(enumeration = "LeaseState", repeated, tag = "1")]
     pub states: ::prost::alloc::vec::Vec<i32>,
+    /// Only leases of this session.
+    #[prost(string, tag = "2")]
+    pub session_id: ::prost::alloc::string::String,
+    /// Only leases of this role's sessions.
+    #[prost(string, tag = "3")]
+    pub role: ::prost::alloc::string::String,
+    /// Only leases of sessions for this requester, by their id.
+    #[prost(string, tag = "4")]
+    pub requester: ::prost::alloc::string::String,
+    /// Only leases on this backend.
+    #[prost(string, tag = "5")]
+    pub backend: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseRow {
@@ -1398,8 +1449,13 @@ pub struct RetryLeaseResponse {
     #[prost(enumeration = "LeaseState", tag = "1")]
     pub state: i32,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReloadRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReloadRequest {
+    /// Where the configuration loosens a guard and that takes two operators: what the second one
+    /// granted, for exactly this file.
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReloadResponse {
     /// The digest of the snapshot in force afterwards, in hex.
@@ -1457,6 +1513,307 @@ pub struct LiftQuarantineRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LiftQuarantineResponse {}
+/// What is empty does not restrict; the rest restricts together.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSessionsRequest {
+    #[prost(string, tag = "1")]
+    pub role: ::prost::alloc::string::String,
+    /// The id of whom it runs for, such as `unix:1000`.
+    #[prost(string, tag = "2")]
+    pub requester: ::prost::alloc::string::String,
+    /// The id of the workload that runs it.
+    #[prost(string, tag = "3")]
+    pub workload: ::prost::alloc::string::String,
+    /// SHA-256 of the prompt file that it began with, in hex.
+    #[prost(string, tag = "4")]
+    pub prompt_digest: ::prost::alloc::string::String,
+    /// Also sessions that have ended.
+    #[prost(bool, tag = "5")]
+    pub include_ended: bool,
+}
+/// A session as operators see it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionRow {
+    #[prost(string, tag = "1")]
+    pub session_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub role: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub workload: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub requester: ::prost::alloc::string::String,
+    /// What the user database calls the requester; may be empty.
+    #[prost(string, tag = "5")]
+    pub requester_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub prompt_digest: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "7")]
+    pub opened_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it ends, or would have ended, at the latest.
+    #[prost(message, optional, tag = "8")]
+    pub ends_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Absent while it lives.
+    #[prost(message, optional, tag = "9")]
+    pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why it ended; empty while it lives.
+    #[prost(string, tag = "10")]
+    pub cause: ::prost::alloc::string::String,
+    /// How many of its leases are in no final state.
+    #[prost(uint64, tag = "11")]
+    pub leases: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeRequest {
+    /// Only tell what would end.
+    #[prost(bool, tag = "8")]
+    pub dry_run: bool,
+    /// Why; recorded with every session that ends. At most 512 bytes.
+    #[prost(string, tag = "9")]
+    pub reason: ::prost::alloc::string::String,
+    /// Stop telling once everything has fallen due, without waiting until it is gone.
+    #[prost(bool, tag = "10")]
+    pub no_wait: bool,
+    /// Where it takes two operators: what the second one granted, for exactly this request.
+    #[prost(string, tag = "11")]
+    pub approval_id: ::prost::alloc::string::String,
+    /// What is to end. By backend, the leases there end and their sessions go on; by anything else,
+    /// sessions end with all that they hold.
+    #[prost(oneof = "revoke_request::Selector", tags = "1, 2, 3, 4, 5, 6, 7")]
+    pub selector: ::core::option::Option<revoke_request::Selector>,
+}
+/// Nested message and enum types in `RevokeRequest`.
+pub mod revoke_request {
+    /// What is to end. By backend, the leases there end and their sessions go on; by anything else,
+    /// sessions end with all that they hold.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Selector {
+        #[prost(string, tag = "1")]
+        SessionId(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Role(::prost::alloc::string::String),
+        /// The id of whom it runs for.
+        #[prost(string, tag = "3")]
+        Requester(::prost::alloc::string::String),
+        /// The id of the workload.
+        #[prost(string, tag = "4")]
+        Workload(::prost::alloc::string::String),
+        #[prost(string, tag = "5")]
+        Backend(::prost::alloc::string::String),
+        /// SHA-256 of a prompt file, in hex: sessions that began with exactly these bytes.
+        #[prost(string, tag = "6")]
+        PromptDigest(::prost::alloc::string::String),
+        #[prost(message, tag = "7")]
+        Everything(super::Everything),
+    }
+}
+/// All sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Everything {}
+/// How far a revocation has come. Each message replaces the one before it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RevokeResponse {
+    #[prost(enumeration = "RevokeStage", tag = "1")]
+    pub stage: i32,
+    /// Live sessions that matched.
+    #[prost(uint64, tag = "2")]
+    pub sessions_matched: u64,
+    /// Sessions that were ended, with the child sessions that ended with them.
+    #[prost(uint64, tag = "3")]
+    pub sessions_ended: u64,
+    /// Leases that were in no final state when they matched.
+    #[prost(uint64, tag = "4")]
+    pub leases_matched: u64,
+    /// Of these: revoked or expired by now.
+    #[prost(uint64, tag = "5")]
+    pub leases_gone: u64,
+    /// Cannot be ended early, and work until they expire.
+    #[prost(uint64, tag = "6")]
+    pub leases_lapsing: u64,
+    /// Every attempt failed: see `claviger lease query --state stuck`.
+    #[prost(uint64, tag = "7")]
+    pub leases_stuck: u64,
+    /// At least one attempt has failed, and more will follow.
+    #[prost(uint64, tag = "8")]
+    pub leases_failing: u64,
+    /// When the last lapsing lease expires.
+    #[prost(message, optional, tag = "9")]
+    pub lapsed_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Of a dry run: some of the sessions that would end, at most 100.
+    #[prost(message, repeated, tag = "10")]
+    pub sessions: ::prost::alloc::vec::Vec<SessionRow>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListPoliciesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListPoliciesResponse {
+    /// The digest of the snapshot in force, in hex. It stands in every entry that it decided.
+    #[prost(string, tag = "1")]
+    pub snapshot: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub policies: ::prost::alloc::vec::Vec<Policy>,
+}
+/// A policy in force. Its text stays in its file.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Policy {
+    /// Its `@id`, or file and number.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// File, line and column.
+    #[prost(string, tag = "2")]
+    pub place: ::prost::alloc::string::String,
+    /// `permit` or `forbid`.
+    #[prost(string, tag = "3")]
+    pub effect: ::prost::alloc::string::String,
+    /// Its annotations by name, such as `max_ttl`.
+    #[prost(map = "string, string", tag = "4")]
+    pub annotations: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRolesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRolesResponse {
+    #[prost(string, tag = "1")]
+    pub snapshot: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub roles: ::prost::alloc::vec::Vec<Role>,
+    /// Prompt files that were left out and policies that look wrong, a sentence each.
+    #[prost(string, repeated, tag = "3")]
+    pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A role in force.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Role {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// SHA-256 of its prompt file and sidecar, in hex.
+    #[prost(string, tag = "2")]
+    pub prompt_digest: ::prost::alloc::string::String,
+    /// The prompt file, below the folder of prompt files.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub description: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "5")]
+    pub authorizations: ::prost::alloc::vec::Vec<RoleAuthorization>,
+}
+/// What a role's prompt file declares.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RoleAuthorization {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The limit that the prompt file sets; absent if it sets none.
+    #[prost(message, optional, tag = "2")]
+    pub max_ttl: ::core::option::Option<::prost_types::Duration>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListApprovalsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListApprovalsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub approvals: ::prost::alloc::vec::Vec<Approval>,
+}
+/// Something that waits for a second operator, or that one has granted and that is not used yet.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Approval {
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+    /// Who asked, by their id.
+    #[prost(string, tag = "2")]
+    pub operator: ::prost::alloc::string::String,
+    /// For what.
+    #[prost(string, tag = "3")]
+    pub what: ::prost::alloc::string::String,
+    /// Until when it can be granted and used.
+    #[prost(message, optional, tag = "4")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who granted it; empty while it waits.
+    #[prost(string, tag = "5")]
+    pub approver: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DecideApprovalRequest {
+    #[prost(string, tag = "1")]
+    pub approval_id: ::prost::alloc::string::String,
+    #[prost(enumeration = "ApprovalDecision", tag = "2")]
+    pub decision: i32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DecideApprovalResponse {}
+/// Where a revocation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RevokeStage {
+    Unspecified = 0,
+    /// A dry run: this is what would end.
+    WouldEnd = 1,
+    /// Sessions are being ended and leases made due.
+    Ending = 2,
+    /// Everything has fallen due; backends are being told.
+    Following = 3,
+    /// Nothing is left to wait for. What is stuck or lapsing is not gone.
+    Done = 4,
+}
+impl RevokeStage {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REVOKE_STAGE_UNSPECIFIED",
+            Self::WouldEnd => "REVOKE_STAGE_WOULD_END",
+            Self::Ending => "REVOKE_STAGE_ENDING",
+            Self::Following => "REVOKE_STAGE_FOLLOWING",
+            Self::Done => "REVOKE_STAGE_DONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REVOKE_STAGE_UNSPECIFIED" => Some(Self::Unspecified),
+            "REVOKE_STAGE_WOULD_END" => Some(Self::WouldEnd),
+            "REVOKE_STAGE_ENDING" => Some(Self::Ending),
+            "REVOKE_STAGE_FOLLOWING" => Some(Self::Following),
+            "REVOKE_STAGE_DONE" => Some(Self::Done),
+            _ => None,
+        }
+    }
+}
+/// What the second operator says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ApprovalDecision {
+    Unspecified = 0,
+    /// It may be done, once, within the time that is left.
+    Grant = 1,
+    /// It is forgotten.
+    Refuse = 2,
+}
+impl ApprovalDecision {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "APPROVAL_DECISION_UNSPECIFIED",
+            Self::Grant => "APPROVAL_DECISION_GRANT",
+            Self::Refuse => "APPROVAL_DECISION_REFUSE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "APPROVAL_DECISION_UNSPECIFIED" => Some(Self::Unspecified),
+            "APPROVAL_DECISION_GRANT" => Some(Self::Grant),
+            "APPROVAL_DECISION_REFUSE" => Some(Self::Refuse),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod admin_service_client {
     #![allow(
@@ -1721,6 +2078,157 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("claviger.v1.AdminService", "LiftQuarantine"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sessions that match, oldest first.
+        pub async fn list_sessions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSessionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SessionRow>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.AdminService/ListSessions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.AdminService", "ListSessions"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Ends what is selected, and tells how far it has come until the last credential is gone. Once
+        /// it has begun it goes on, whether somebody listens or not.
+        pub async fn revoke(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RevokeResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.AdminService/Revoke",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.AdminService", "Revoke"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The policies in force, built-in ones included.
+        pub async fn list_policies(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListPoliciesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPoliciesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.AdminService/ListPolicies",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.AdminService", "ListPolicies"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The roles in force, and what is wrong with those that are left out.
+        pub async fn list_roles(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRolesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.AdminService/ListRoles",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.AdminService", "ListRoles"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What waits for a second operator. A restart drops it.
+        pub async fn list_approvals(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListApprovalsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListApprovalsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.AdminService/ListApprovals",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.AdminService", "ListApprovals"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Grants or refuses what another operator asked for. Nobody grants what they asked for themselves.
+        pub async fn decide_approval(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DecideApprovalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DecideApprovalResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.AdminService/DecideApproval",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.AdminService", "DecideApproval"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1799,6 +2307,64 @@ pub mod admin_service_server {
             request: tonic::Request<super::LiftQuarantineRequest>,
         ) -> std::result::Result<
             tonic::Response<super::LiftQuarantineResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the ListSessions method.
+        type ListSessionsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SessionRow, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Sessions that match, oldest first.
+        async fn list_sessions(
+            &self,
+            request: tonic::Request<super::ListSessionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ListSessionsStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Revoke method.
+        type RevokeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RevokeResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Ends what is selected, and tells how far it has come until the last credential is gone. Once
+        /// it has begun it goes on, whether somebody listens or not.
+        async fn revoke(
+            &self,
+            request: tonic::Request<super::RevokeRequest>,
+        ) -> std::result::Result<tonic::Response<Self::RevokeStream>, tonic::Status>;
+        /// The policies in force, built-in ones included.
+        async fn list_policies(
+            &self,
+            request: tonic::Request<super::ListPoliciesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPoliciesResponse>,
+            tonic::Status,
+        >;
+        /// The roles in force, and what is wrong with those that are left out.
+        async fn list_roles(
+            &self,
+            request: tonic::Request<super::ListRolesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRolesResponse>,
+            tonic::Status,
+        >;
+        /// What waits for a second operator. A restart drops it.
+        async fn list_approvals(
+            &self,
+            request: tonic::Request<super::ListApprovalsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListApprovalsResponse>,
+            tonic::Status,
+        >;
+        /// Grants or refuses what another operator asked for. Nobody grants what they asked for themselves.
+        async fn decide_approval(
+            &self,
+            request: tonic::Request<super::DecideApprovalRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DecideApprovalResponse>,
             tonic::Status,
         >;
     }
@@ -2181,6 +2747,278 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LiftQuarantineSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.AdminService/ListSessions" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSessionsSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::ServerStreamingService<super::ListSessionsRequest>
+                    for ListSessionsSvc<T> {
+                        type Response = super::SessionRow;
+                        type ResponseStream = T::ListSessionsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListSessionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_sessions(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSessionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.AdminService/Revoke" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::ServerStreamingService<super::RevokeRequest>
+                    for RevokeSvc<T> {
+                        type Response = super::RevokeResponse;
+                        type ResponseStream = T::RevokeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::revoke(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.AdminService/ListPolicies" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListPoliciesSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListPoliciesRequest>
+                    for ListPoliciesSvc<T> {
+                        type Response = super::ListPoliciesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListPoliciesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_policies(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListPoliciesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.AdminService/ListRoles" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRolesSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListRolesRequest>
+                    for ListRolesSvc<T> {
+                        type Response = super::ListRolesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRolesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_roles(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRolesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.AdminService/ListApprovals" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListApprovalsSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListApprovalsRequest>
+                    for ListApprovalsSvc<T> {
+                        type Response = super::ListApprovalsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListApprovalsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_approvals(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListApprovalsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.AdminService/DecideApproval" => {
+                    #[allow(non_camel_case_types)]
+                    struct DecideApprovalSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::DecideApprovalRequest>
+                    for DecideApprovalSvc<T> {
+                        type Response = super::DecideApprovalResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DecideApprovalRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::decide_approval(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DecideApprovalSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -391,6 +391,13 @@ impl StoredLease {
     }
 }
 
+/// The scope of a lease.
+pub(super) fn scope_of(conn: &Connection, lease: IntentId) -> Result<Option<ScopeName>, Fault> {
+    let mut statement = conn.prepare_cached("SELECT scope FROM leases WHERE id = ?1")?;
+    let mut rows = statement.query([lease.to_string()])?;
+    rows.next()?.map(|row| parsed(row, "scope")).transpose()
+}
+
 /// When the worker must next act on `backend`.
 pub(super) fn next_due_at(
     conn: &Connection,

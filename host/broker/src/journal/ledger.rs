@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use claviger_core::ids::SessionId;
 use claviger_core::journal::{ChainHead, Entry, EntryHash, Event, JournalSeq};
 use claviger_core::name::BackendName;
 use claviger_core::policy::SnapshotDigest;
@@ -207,6 +208,16 @@ impl<'a> Ledger<'a> {
     pub(super) const fn mark(&self) -> Mark {
         let is_rekeyed = self.seals.1.is_some();
         Mark { tip: self.tip, news: self.news.len(), alarms: self.alarms.len(), is_rekeyed }
+    }
+
+    /// The sessions whose end was told since `mark`.
+    pub(super) fn sessions_ended_since(&self, mark: Mark) -> Vec<SessionId> {
+        let since = self.news.get(mark.news..).unwrap_or_default();
+        let ended = |news: &JournalNews| match news {
+            JournalNews::SessionEnded { session, .. } => Some(*session),
+            JournalNews::LeaseChanged { .. } | JournalNews::DueChanged { .. } => None,
+        };
+        since.iter().filter_map(ended).collect()
     }
 
     pub(super) fn take_back(&mut self, mark: Mark) {

@@ -27,6 +27,7 @@ use super::fault::Fault;
 use super::leases::{Minted, NewLease, StoredLease, held_after, next_due_at, unsettled};
 use super::ledger::Ledger;
 use super::news::{JournalNews, Why};
+use super::revocation::Word;
 use super::sessions::running_after;
 use super::withdraw::withdraw;
 
@@ -67,7 +68,7 @@ impl Journal for SqliteJournal {
         cause: EndCause,
         now: Timestamp,
     ) -> Result<Option<SessionEnded>, JournalError> {
-        let ending = Ending { cause, denial: None, now };
+        let ending = Ending { cause, by: By::Cause, now };
         self.queue.submit(move |ledger| end_session(ledger, session, &ending)).await
     }
 
@@ -438,9 +439,37 @@ fn release_lease(
 /// How a session ends.
 pub(super) struct Ending<'a> {
     pub(super) cause: EndCause,
-    /// What refuses it now, if that is why.
-    pub(super) denial: Option<&'a Denial>,
+    /// Who decided it.
+    pub(super) by: By<'a>,
     pub(super) now: Timestamp,
+}
+
+/// At whose decision a session ends.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    /// Nobody's beyond the cause.
+    Cause,
+    /// What decides refuses it now.
+    Refusal(&'a Denial),
+    /// An operator said so.
+    Word(&'a Word),
+}
+
+impl By<'_> {
+    /// The same for the sessions below: the refusal was of the one above them.
+    const fn of_children(self) -> Self {
+        match self {
+            Self::Refusal(_) => Self::Cause,
+            by => by,
+        }
+    }
+
+    fn why(self) -> Option<Why> {
+        match self {
+            Self::Refusal(denial) => Some(Why::of(denial)),
+            Self::Cause | Self::Word(_) => None,
+        }
+    }
 }
 
 pub(super) fn end_session(
@@ -455,24 +484,27 @@ pub(super) fn end_session(
         leases_due: end_one(ledger, &session, ending)?,
         below: u64::try_from(below.len()).unwrap_or(u64::MAX),
     };
+    let with_it = Ending { cause: EndCause::ParentEnded, by: ending.by.of_children(), now };
     for session in &below {
-        let ending = Ending { cause: EndCause::ParentEnded, denial: None, now };
-        ended.leases_due += end_one(ledger, session, &ending)?;
+        ended.leases_due += end_one(ledger, session, &with_it)?;
     }
     Ok(Some(ended))
 }
 
 /// Ends one session and says how many of its leases fell due.
 fn end_one(ledger: &mut Ledger<'_>, session: &Session, ending: &Ending<'_>) -> Result<u64, Fault> {
-    let Ending { cause, denial, now } = *ending;
+    let Ending { cause, by, now } = *ending;
     ledger.mark_ended(session.id(), cause, now)?;
     let leases_due = ledger.end_leases(session.id(), now)?;
-    ledger.append(&match denial {
-        Some(denial) => Entry::session_withdrawn(session, denial, leases_due, now),
-        None => Entry::session_ended(session, cause, leases_due, now),
-    })?;
-    let why = denial.map(Why::of);
-    ledger.tell(JournalNews::SessionEnded { session: session.id(), cause, why });
+    let mut entry = match by {
+        By::Refusal(denial) => Entry::session_withdrawn(session, denial, leases_due, now),
+        By::Cause | By::Word(_) => Entry::session_ended(session, cause, leases_due, now),
+    };
+    if let By::Word(word) = by {
+        word.sign(&mut entry);
+    }
+    ledger.append(&entry)?;
+    ledger.tell(JournalNews::SessionEnded { session: session.id(), cause, why: by.why() });
     Ok(leases_due)
 }
 

@@ -4,15 +4,53 @@ use std::collections::BTreeMap;
 
 use claviger_core::binding::Binding;
 use claviger_core::ids::SessionId;
+use claviger_core::name::RoleName;
 use claviger_core::principal::{Grounds, Principal, Requester, Signer};
+use claviger_core::prompt::PromptDigest;
 use claviger_core::session::{EndCause, KnownToken, Session, SessionRecord, TokenHash};
 use claviger_core::time::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
 use super::ledger::Ledger;
-use super::rows::{bytes32, json, millis, moment, parsed};
+use super::rows::{bytes32, json, maybe_moment, maybe_named, millis, moment, parsed};
+
+/// Which sessions are wanted. What is absent does not restrict; the rest restricts together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionQuery {
+    /// Only those of this role.
+    pub role: Option<RoleName>,
+    /// Only those for this requester.
+    pub requester: Option<String>,
+    /// Only those of this workload.
+    pub workload: Option<String>,
+    /// Only those that began with this prompt file.
+    pub prompt_digest: Option<PromptDigest>,
+    /// Whether those that have ended are wanted too.
+    pub ended: Ended,
+}
+
+/// Whether a query is about sessions that have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ended {
+    /// They are left out.
+    #[default]
+    LeftOut,
+    /// They are in it.
+    Included,
+}
+
+/// A session as an operator sees it.
+#[derive(Clone, Debug)]
+pub struct SessionRow {
+    /// The session.
+    pub session: Session,
+    /// When it ended and why.
+    pub end: Option<(Timestamp, EndCause)>,
+    /// How many of its leases are in no final state.
+    pub leases: u64,
+}
 
 impl Ledger<'_> {
     /// Writes a session that has begun.
@@ -129,6 +167,47 @@ pub(super) fn running(conn: &Connection) -> Result<Vec<(KnownToken, Session)>, F
         sessions.push((token, read(row)?));
     }
     Ok(sessions)
+}
+
+/// One page of what `query` finds, after the session `after`.
+pub(super) fn page(
+    conn: &Connection,
+    query: &SessionQuery,
+    (after, rows_max): (&str, usize),
+) -> Result<Vec<SessionRow>, Fault> {
+    let mut sql = format!(
+        "SELECT {COLUMNS}, ended_at, cause,
+             (SELECT count(*) FROM leases WHERE session = sessions.id
+                  AND state NOT IN ('revoked', 'expired')) AS leases
+         FROM sessions WHERE id > ?"
+    );
+    let mut values = vec![after.to_owned()];
+    if query.ended == Ended::LeftOut {
+        sql.push_str(" AND ended_at IS NULL");
+    }
+    let columns = [
+        (" AND role = ?", query.role.as_ref().map(ToString::to_string)),
+        (" AND requester = ?", query.requester.clone()),
+        (" AND json_extract(principal, '$.id') = ?", query.workload.clone()),
+        (" AND prompt_digest = ?", query.prompt_digest.map(|digest| digest.to_string())),
+    ];
+    for (restriction, value) in columns {
+        if let Some(value) = value {
+            sql.push_str(restriction);
+            values.push(value);
+        }
+    }
+    sql.push_str(&format!(" ORDER BY id LIMIT {rows_max}"));
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let end = maybe_moment(row, "ended_at")?.zip(maybe_named(row, "cause")?);
+        let leases: i64 = row.get("leases")?;
+        let leases = u64::try_from(leases).unwrap_or(0);
+        found.push(SessionRow { session: read(row)?, end, leases });
+    }
+    Ok(found)
 }
 
 fn read(row: &Row<'_>) -> Result<Session, Fault> {

@@ -9,9 +9,10 @@ use claviger_core::ports::JournalError;
 use rusqlite::{Connection, Row};
 use thiserror::Error;
 
+use super::entries::{RecordedEntry, recorded};
 use super::fault::Fault;
 use super::ledger::{QueryColumns, load_head, newest_entry};
-use super::query::{PAGE_ROWS, RecordedEntry, recorded};
+use super::query::PAGE_ROWS;
 use super::readers::Readers;
 use super::ring::Ring;
 use super::rows::integer;

@@ -12,7 +12,7 @@ use claviger_core::time::Timestamp;
 use super::fault::Fault;
 use super::ledger::Ledger;
 use super::news::Why;
-use super::port::{Ending, end_session};
+use super::port::{By, Ending, end_session};
 
 /// All of `withdrawals` or, if another snapshot than theirs is current, none.
 pub(super) fn withdraw(
@@ -29,7 +29,7 @@ pub(super) fn withdraw(
         match *of {
             Held::Session(id) => {
                 let ending =
-                    Ending { cause: EndCause::NoLongerPermitted, denial: Some(denial), now };
+                    Ending { cause: EndCause::NoLongerPermitted, by: By::Refusal(denial), now };
                 if let Some(ended) = end_session(ledger, id, &ending)? {
                     withdrawn.sessions.push(id);
                     withdrawn.leases_due += ended.leases_due;

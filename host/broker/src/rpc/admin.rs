@@ -1,51 +1,49 @@
-//! The admin service, on the operators' own socket. Every act is an entry of the journal.
+//! The admin service, on the operators' own listener. Every call goes through the gate first:
+//! decided by policy, recorded in the journal.
+
+pub mod gate;
+mod read;
+mod revoke;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use claviger_core::journal::{Entry, Event, JournalSeq};
+use claviger_core::admin::{AdminAction, AdminResource, Selector};
 use claviger_core::name::PluginName;
-use claviger_core::ports::{Clock, Journal, Policies, Ports};
-use claviger_core::time::Timestamp;
+use claviger_core::ports::{Clock, Policies, Ports};
 use claviger_proto::v1;
 use claviger_proto::v1::admin_service_server::AdminService;
-use data_encoding::HEXLOWER;
+use tokio::sync::watch;
 use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use self::gate::{Act, Gate};
+use self::revoke::DryRun;
 use super::{convert, status};
-use crate::authenticate;
 use crate::broker::Broker;
+use crate::config::TwoPerson;
 use crate::configuration;
-use crate::journal::{EntryQuery, LeaseRow};
-use crate::plugin::{PluginInfo, SignatureState};
 use crate::policies::Reloaded;
+use crate::revocation::{self, Revocation};
 
 /// What operators call.
 pub struct Admin {
     broker: Arc<Broker>,
-    operator_uids: Vec<u32>,
+    gate: Gate,
+    draining: watch::Receiver<bool>,
 }
 
 type Streamed<T> = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
 impl Admin {
-    /// The service over `broker`, for its own user and `operator_uids`.
-    pub const fn new(broker: Arc<Broker>, operator_uids: Vec<u32>) -> Self {
-        Self { broker, operator_uids }
-    }
-
-    fn operator<T>(&self, request: &Request<T>) -> Result<u32, Status> {
-        authenticate::operator(request.extensions(), &self.operator_uids)
-            .map_err(|error| status::of_authentication(&error))
-    }
-
-    async fn record(&self, uid: u32, act: String) -> Result<(), Status> {
-        let mut entry = Entry::new(self.broker.clock().now(), Event::OperatorAct);
-        entry.principal = Some(format!("unix:{uid}"));
-        entry.detail = Some(act);
-        let recorded = self.broker.journal().record(entry).await;
-        recorded.map(drop).map_err(|error| status::of_journal(&error))
+    /// The service over `broker`, for its own user, `operator_uids` and whom the policies permit.
+    pub fn new(
+        broker: Arc<Broker>,
+        operator_uids: Vec<u32>,
+        draining: watch::Receiver<bool>,
+    ) -> Self {
+        let gate = Gate::new(Arc::clone(&broker), operator_uids);
+        Self { broker, gate, draining }
     }
 }
 
@@ -57,8 +55,15 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::QueryJournalRequest>,
     ) -> Result<Response<Self::QueryJournalStream>, Status> {
-        self.operator(&request)?;
-        let entries = self.broker.journal.entries(query(&request.into_inner())?);
+        let wanted = read::entry_query(request.get_ref());
+        let wanted = self.gate.read(request.extensions(), AdminAction::Read, wanted).await?;
+        let act = Act::on(read::entries_of(&wanted), AdminAction::Read, "entries of the journal");
+        self.gate.admit(request.extensions(), act).await?;
+        let journal = &self.broker.journal;
+        let entries = match request.get_ref().follow {
+            true => journal.entries_from_now_on(wanted, self.draining.clone()),
+            false => journal.entries(wanted),
+        };
         let entries = entries.map(|entry| match entry {
             Ok(entry) => Ok(v1::JournalEntry {
                 seq: entry.seq.get(),
@@ -75,8 +80,11 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::JournalHeadRequest>,
     ) -> Result<Response<v1::JournalHeadResponse>, Status> {
-        self.operator(&request)?;
-        let head = self.broker.journal.head().await.map_err(|e| status::of_journal(&e))?;
+        // Read first: the record of this call makes a new head, and would mend a broken seal.
+        let head = self.broker.journal.head().await;
+        let act = Act::on_broker(AdminAction::Read, "the journal's head");
+        self.gate.admit(request.extensions(), act).await?;
+        let head = head.map_err(|error| status::of_journal(&error))?;
         Ok(Response::new(v1::JournalHeadResponse {
             seq: head.head.seq.get(),
             hash: head.head.hash.bytes().to_vec(),
@@ -90,10 +98,12 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::QueryLeasesRequest>,
     ) -> Result<Response<Self::QueryLeasesStream>, Status> {
-        self.operator(&request)?;
-        let states = request.into_inner().states().filter_map(convert::named_state).collect();
-        let rows = self.broker.journal.lease_rows(states);
-        let rows = rows.map(|row| row.as_ref().map(lease_row).map_err(status::of_journal));
+        let wanted = read::lease_query(request.get_ref());
+        let wanted = self.gate.read(request.extensions(), AdminAction::Read, wanted).await?;
+        let act = Act::on(read::leases_of(&wanted), AdminAction::Read, "leases");
+        self.gate.admit(request.extensions(), act).await?;
+        let rows = self.broker.journal.lease_rows(wanted);
+        let rows = rows.map(|row| row.as_ref().map(read::lease_row).map_err(status::of_journal));
         Ok(Response::new(Box::pin(rows)))
     }
 
@@ -101,10 +111,13 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::RetryLeaseRequest>,
     ) -> Result<Response<v1::RetryLeaseResponse>, Status> {
-        let uid = self.operator(&request)?;
-        let text = request.into_inner().lease_id;
-        let lease = text.parse().map_err(|error| status::invalid("lease_id", error))?;
-        self.record(uid, format!("retry of lease `{lease}`")).await?;
+        let lease = read::parsed("lease_id", &request.get_ref().lease_id);
+        let lease = self.gate.read(request.extensions(), AdminAction::Lease, lease).await?;
+        let scope = self.broker.journal.scope_of(lease).await;
+        let scope = scope.map_err(|error| status::of_journal(&error))?;
+        let resource = scope.map_or(AdminResource::Broker, AdminResource::Scope);
+        let act = Act::on(resource, AdminAction::Lease, format!("retry of lease `{lease}`"));
+        self.gate.admit(request.extensions(), act).await?;
         let state = self
             .broker
             .journal
@@ -119,9 +132,15 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::ReloadRequest>,
     ) -> Result<Response<v1::ReloadResponse>, Status> {
-        let uid = self.operator(&request)?;
-        self.record(uid, "reload of configuration, policies and prompt files".to_owned()).await?;
-        let reloaded = configuration::reload(&self.broker).await;
+        let what = "reload of configuration, policies and prompt files";
+        let act = Act::on_broker(AdminAction::Reload, what);
+        let permit = self.gate.admit(request.extensions(), act).await?;
+        let approval = &request.get_ref().approval_id;
+        let asker = configuration::Asker {
+            operator: Some(permit.ask().operator.id().to_owned()),
+            approval: read::optional("approval_id", approval)?,
+        };
+        let reloaded = configuration::reload(&self.broker, asker).await;
         let reloaded = reloaded.map_err(|error| status::of_journal(&error))?;
         let (loaded, problems) = match reloaded {
             Reloaded::Changed { problems } | Reloaded::Same { problems } => (true, problems),
@@ -135,10 +154,11 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::ListPluginsRequest>,
     ) -> Result<Response<v1::ListPluginsResponse>, Status> {
-        self.operator(&request)?;
+        let act = Act::on_broker(AdminAction::Read, "plugins");
+        self.gate.admit(request.extensions(), act).await?;
         let now = self.broker.clock().now();
         let plugins = self.broker.plugins.current().list();
-        let plugins = plugins.iter().map(|plugin| plugin_row(plugin, now)).collect();
+        let plugins = plugins.iter().map(|plugin| read::plugin_row(plugin, now)).collect();
         Ok(Response::new(v1::ListPluginsResponse { plugins }))
     }
 
@@ -146,12 +166,12 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::LiftQuarantineRequest>,
     ) -> Result<Response<v1::LiftQuarantineResponse>, Status> {
-        let uid = self.operator(&request)?;
-        let plugin: PluginName = request
-            .into_inner()
-            .plugin
-            .parse()
-            .map_err(|error| status::invalid("plugin", error))?;
+        let plugin = read::parsed("plugin", &request.get_ref().plugin);
+        let plugin: PluginName =
+            self.gate.read(request.extensions(), AdminAction::Plugin, plugin).await?;
+        let what = format!("lift of the quarantine of plugin `{plugin}`");
+        let act = Act::on(AdminResource::Plugin(plugin.clone()), AdminAction::Plugin, what);
+        self.gate.admit(request.extensions(), act).await?;
         let plugins = self.broker.plugins.current();
         match plugins.is_quarantined(&plugin) {
             None => {
@@ -163,60 +183,117 @@ impl AdminService for Admin {
             }
             Some(true) => {}
         }
-        self.record(uid, format!("lift of the quarantine of plugin `{plugin}`")).await?;
         plugins.lift_quarantine(&plugin);
         Ok(Response::new(v1::LiftQuarantineResponse {}))
     }
-}
 
-fn plugin_row(plugin: &PluginInfo, now: Timestamp) -> v1::Plugin {
-    let until = |secs| convert::timestamp(now.after(Duration::from_secs(secs)));
-    v1::Plugin {
-        name: plugin.name.to_string(),
-        id: plugin.manifest.id.clone(),
-        version: plugin.manifest.version.clone(),
-        sha256: HEXLOWER.encode(&plugin.sha256),
-        signed_by: match &plugin.signature {
-            SignatureState::Signed(key) => key.clone(),
-            SignatureState::Unsigned => String::new(),
-        },
-        limits: plugin.manifest.limits_class.as_str().to_owned(),
-        backends: plugin.backends.iter().map(ToString::to_string).collect(),
-        quarantined_until: plugin.quarantined_secs.map(until),
-        traps: plugin.traps,
+    type ListSessionsStream = Streamed<v1::SessionRow>;
+
+    async fn list_sessions(
+        &self,
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<Self::ListSessionsStream>, Status> {
+        let wanted = read::session_query(request.get_ref());
+        let wanted = self.gate.read(request.extensions(), AdminAction::Read, wanted).await?;
+        let act = Act::on(read::sessions_of(&wanted), AdminAction::Read, "sessions");
+        self.gate.admit(request.extensions(), act).await?;
+        let rows = self.broker.journal.session_rows(wanted);
+        let rows = rows.map(|row| row.as_ref().map(read::session_row).map_err(status::of_journal));
+        Ok(Response::new(Box::pin(rows)))
     }
-}
 
-fn query(request: &v1::QueryJournalRequest) -> Result<EntryQuery, Status> {
-    let seq = |seq: u64| (seq > 0).then(|| JournalSeq::durable(seq));
-    Ok(EntryQuery {
-        from: seq(request.from_seq),
-        to: seq(request.to_seq),
-        session: optional("session_id", &request.session_id)?,
-        lease: optional("lease_id", &request.lease_id)?,
-        denial: optional("denial_id", &request.denial_id)?,
-        role: optional("role", &request.role)?,
-        last: (request.last > 0).then_some(request.last),
-    })
-}
+    type RevokeStream = Streamed<v1::RevokeResponse>;
 
-fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
-    field: &str,
-    text: &str,
-) -> Result<Option<T>, Status> {
-    if text.is_empty() {
-        return Ok(None);
+    async fn revoke(
+        &self,
+        request: Request<v1::RevokeRequest>,
+    ) -> Result<Response<Self::RevokeStream>, Status> {
+        let parsed = revoke::parse(request.get_ref());
+        let parsed = self.gate.read(request.extensions(), AdminAction::Revoke, parsed).await?;
+        let dry_run = if request.get_ref().dry_run { DryRun::Yes } else { DryRun::No };
+        let act = revoke::act(&self.broker, &parsed, dry_run);
+        let permit = self.gate.admit(request.extensions(), act).await?;
+        if dry_run == DryRun::Yes {
+            let preview = revoke::preview(&self.broker, parsed.selector).await?;
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(preview)))));
+        }
+        let takes_two = self.broker.configuration.takes_two(TwoPerson::RevokeEverything);
+        let mut approver = None;
+        if takes_two && parsed.selector == Selector::Everything {
+            let (digest, approval) = revoke::digest(request.get_ref());
+            approver = Some(self.gate.second(&permit, digest, &approval).await?);
+        }
+        let (selector, until, draining) = (parsed.selector, parsed.until, self.draining.clone());
+        let revocation = Revocation { selector, permit, approver, until, draining };
+        let told = revocation::start(Arc::clone(&self.broker), revocation);
+        let told = ReceiverStream::new(told).map(|told| match told {
+            Ok(progress) => Ok(revoke::progress(&progress)),
+            Err(error) => Err(status::of_journal(&error)),
+        });
+        Ok(Response::new(Box::pin(told)))
     }
-    text.parse().map(Some).map_err(|error| status::invalid(field, error))
-}
 
-fn lease_row(row: &LeaseRow) -> v1::LeaseRow {
-    v1::LeaseRow {
-        session_id: row.lease.session.to_string(),
-        role: row.role.to_string(),
-        attempts: row.attempts,
-        next_at: row.next_at.map(convert::timestamp),
-        cause: row.cause.map(|cause| cause.as_str().to_owned()).unwrap_or_default(),
-        lease: Some(convert::lease(&row.lease)),
+    async fn list_policies(
+        &self,
+        request: Request<v1::ListPoliciesRequest>,
+    ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
+        let act = Act::on_broker(AdminAction::Read, "policies");
+        self.gate.admit(request.extensions(), act).await?;
+        let current = self.broker.policies.current();
+        let policies = current.policies().into_iter().map(read::policy).collect();
+        let snapshot = current.digest().to_string();
+        Ok(Response::new(v1::ListPoliciesResponse { snapshot, policies }))
+    }
+
+    async fn list_roles(
+        &self,
+        request: Request<v1::ListRolesRequest>,
+    ) -> Result<Response<v1::ListRolesResponse>, Status> {
+        let act = Act::on_broker(AdminAction::Read, "roles");
+        self.gate.admit(request.extensions(), act).await?;
+        let current = self.broker.policies.current();
+        let roles = current.roles().values().map(read::role).collect();
+        let problems = self.broker.policies.problems().to_vec();
+        let snapshot = current.digest().to_string();
+        Ok(Response::new(v1::ListRolesResponse { snapshot, roles, problems }))
+    }
+
+    async fn list_approvals(
+        &self,
+        request: Request<v1::ListApprovalsRequest>,
+    ) -> Result<Response<v1::ListApprovalsResponse>, Status> {
+        let act = Act::on_broker(AdminAction::Read, "what waits for a second operator");
+        self.gate.admit(request.extensions(), act).await?;
+        let waiting = self.broker.approvals().list(self.broker.clock().now());
+        let approvals = waiting.iter().map(read::approval).collect();
+        Ok(Response::new(v1::ListApprovalsResponse { approvals }))
+    }
+
+    async fn decide_approval(
+        &self,
+        request: Request<v1::DecideApprovalRequest>,
+    ) -> Result<Response<v1::DecideApprovalResponse>, Status> {
+        let id = read::parsed("approval_id", &request.get_ref().approval_id);
+        let id = self.gate.read(request.extensions(), AdminAction::Approve, id).await?;
+        let decision = request.get_ref().decision();
+        let verb = match decision {
+            v1::ApprovalDecision::Grant => "grant",
+            v1::ApprovalDecision::Refuse => "refusal",
+            v1::ApprovalDecision::Unspecified => {
+                return Err(status::invalid("decision", "grant or refuse it"));
+            }
+        };
+        let (approvals, now) = (self.broker.approvals(), self.broker.clock().now());
+        let found = approvals.find(id, now);
+        let what = found.as_ref().map(|one| format!("{}, asked by `{}`", one.what, one.operator));
+        let what = what.unwrap_or_else(|_| "not there".to_owned());
+        let act = Act::on_broker(AdminAction::Approve, format!("{verb} of `{id}`: {what}"));
+        let permit = self.gate.admit(request.extensions(), act).await?;
+        let decided = match decision {
+            v1::ApprovalDecision::Grant => approvals.grant(id, permit.ask().operator.id(), now),
+            _ => approvals.refuse(id, now),
+        };
+        decided.map_err(|error| status::of_approval(&error))?;
+        Ok(Response::new(v1::DecideApprovalResponse {}))
     }
 }

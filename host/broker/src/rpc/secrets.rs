@@ -1,39 +1,44 @@
-//! The service of the secrets that the broker keeps, on the operators' own socket. Every act is an
-//! entry of the journal. No answer holds a value.
+//! The service of the secrets that the broker keeps, on the operators' own listener. Every call goes
+//! through the gate of operators. No answer holds a value.
 
 use std::sync::Arc;
 
+use claviger_core::admin::AdminAction;
 use claviger_core::name::SecretName;
-use claviger_core::ports::{Clock, Ports};
 use claviger_proto::v1;
 use claviger_proto::v1::secret_service_server::SecretService;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
+use super::admin::gate::{Act, Gate};
 use super::{convert, status};
-use crate::authenticate;
 use crate::broker::Broker;
-use crate::configuration::{self, RekeyFault};
+use crate::configuration::{self, Asker, RekeyFault};
 use crate::journal::{PutSecretError, RekeyAct, Resealed, SecretAct};
 use crate::policies::Reloaded;
 
 /// What operators call.
 pub struct Secrets {
     broker: Arc<Broker>,
-    operator_uids: Vec<u32>,
+    gate: Gate,
 }
 
 impl Secrets {
-    /// The service over `broker`, for its own user and `operator_uids`.
-    pub const fn new(broker: Arc<Broker>, operator_uids: Vec<u32>) -> Self {
-        Self { broker, operator_uids }
+    /// The service over `broker`, for its own user, `operator_uids` and whom the policies permit.
+    pub fn new(broker: Arc<Broker>, operator_uids: Vec<u32>) -> Self {
+        let gate = Gate::new(Arc::clone(&broker), operator_uids);
+        Self { broker, gate }
     }
 
     /// What an operator does, now; nobody else gets one.
-    fn act<T>(&self, request: &Request<T>) -> Result<SecretAct, Status> {
-        let uid = authenticate::operator(request.extensions(), &self.operator_uids)
-            .map_err(|error| status::of_authentication(&error))?;
-        Ok(SecretAct { by: format!("unix:{uid}"), at: self.broker.clock().now() })
+    async fn act<T>(
+        &self,
+        request: &Request<T>,
+        (action, what): (AdminAction, &str),
+    ) -> Result<SecretAct, Status> {
+        let act = Act::on_broker(action, what);
+        let permit = self.gate.admit(request.extensions(), act).await?;
+        Ok(SecretAct { by: permit.ask().operator.id().to_owned(), at: permit.decided_at() })
     }
 
     /// Where the configuration in force refers to the secret.
@@ -48,7 +53,7 @@ impl SecretService for Secrets {
         &self,
         request: Request<v1::PutSecretRequest>,
     ) -> Result<Response<v1::PutSecretResponse>, Status> {
-        let act = self.act(&request)?;
+        let act = self.act(&request, (AdminAction::Secret, "put of a secret")).await?;
         let v1::PutSecretRequest { name, value } = request.into_inner();
         let value = Zeroizing::new(value);
         let name = parsed(&name)?;
@@ -65,7 +70,7 @@ impl SecretService for Secrets {
         &self,
         request: Request<v1::ListSecretsRequest>,
     ) -> Result<Response<v1::ListSecretsResponse>, Status> {
-        self.act(&request)?;
+        self.act(&request, (AdminAction::Secret, "names of secrets")).await?;
         let rows = self.broker.journal.secret_rows().await;
         let rows = rows.map_err(|error| status::of_journal(&error))?;
         let mut places = self.broker.configuration.current().stored_secrets();
@@ -84,7 +89,7 @@ impl SecretService for Secrets {
         &self,
         request: Request<v1::DeleteSecretRequest>,
     ) -> Result<Response<v1::DeleteSecretResponse>, Status> {
-        let act = self.act(&request)?;
+        let act = self.act(&request, (AdminAction::Secret, "deletion of a secret")).await?;
         let v1::DeleteSecretRequest { name, force } = request.into_inner();
         let name = parsed(&name)?;
         let used_by = self.used_by(&name);
@@ -107,7 +112,8 @@ impl SecretService for Secrets {
         &self,
         request: Request<v1::RekeyRequest>,
     ) -> Result<Response<v1::RekeyResponse>, Status> {
-        let SecretAct { by, at } = self.act(&request)?;
+        let what = (AdminAction::Rotate, "another sealing key");
+        let SecretAct { by, at } = self.act(&request, what).await?;
         let rekeyed = configuration::rekey(&self.broker, RekeyAct { by: Some(by), at }).await;
         let Resealed { handles, issuer_keys, secrets } = rekeyed.map_err(|fault| match fault {
             RekeyFault::Journal(error) => status::of_journal(&error),
@@ -119,7 +125,7 @@ impl SecretService for Secrets {
 
 /// Has what refers to the secret read it.
 async fn reload(broker: &Arc<Broker>) -> Result<(bool, Vec<String>), Status> {
-    let reloaded = configuration::reload(broker).await;
+    let reloaded = configuration::reload(broker, Asker::default()).await;
     Ok(match reloaded.map_err(|error| status::of_journal(&error))? {
         Reloaded::Changed { problems } | Reloaded::Same { problems } => (true, problems),
         Reloaded::Refused { problems } => (false, problems),

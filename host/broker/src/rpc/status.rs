@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use claviger_core::ask::AskError;
 use claviger_core::decide::Denial;
+use claviger_core::flow::admin::AdmitError;
 use claviger_core::flow::issue::IssueError;
 use claviger_core::flow::session::OpenSessionError;
 use claviger_core::ids::DenialId;
@@ -15,6 +16,7 @@ use claviger_proto::ERROR_DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::approvals::{Approval, ApprovalError};
 use crate::authenticate::AuthenticateError;
 use crate::identity::{AwsError, IdentityError, TokenError};
 
@@ -57,9 +59,6 @@ pub fn of_authentication(error: &AuthenticateError) -> Status {
             (Code::FailedPrecondition, "NOT_CERTIFICATE_BOUND", "go on with the token as it is")
         }
         AuthenticateError::Journal(error) => return of_journal(error),
-        AuthenticateError::NotOperator { .. } => {
-            (Code::PermissionDenied, "NOT_OPERATOR", "ask an operator of this broker")
-        }
     };
     plain(code, reason, next, error)
 }
@@ -120,6 +119,48 @@ pub fn of_begin(error: &BeginError) -> Status {
         BeginError::SnapshotStale => retryable(Code::Unavailable, "POLICIES_UNSETTLED", error),
         BeginError::Journal(error) => of_journal(error),
     }
+}
+
+/// An operator's act that did not begin.
+pub fn of_admit(error: &AdmitError) -> Status {
+    match error {
+        AdmitError::Denied { id, denial } => denied(*id, denial),
+        AdmitError::Unrecorded { error, .. } | AdmitError::Journal(error) => of_journal(error),
+    }
+}
+
+/// An act that waits for a second operator.
+pub fn approval_required(approval: &Approval) -> Status {
+    let id = approval.id.to_string();
+    let next = format!(
+        "have another operator run `claviger approve grant {id}`, then do the same again with `--approval {id}`"
+    );
+    let details = info("APPROVAL_REQUIRED", &[("approval_id", &id), ("next", &next)]);
+    let message = format!("{} takes two operators: it waits as `{id}`", approval.what);
+    Status::with_error_details(Code::FailedPrecondition, message, details)
+}
+
+/// An approval that is not given, or does not count.
+pub fn of_approval(error: &ApprovalError) -> Status {
+    let (code, reason, next) = match error {
+        ApprovalError::Waits { .. } => {
+            (Code::FailedPrecondition, "APPROVAL_REQUIRED", "ask a second operator to grant it")
+        }
+        ApprovalError::SamePerson { .. } => {
+            (Code::PermissionDenied, "SAME_PERSON", "ask a second operator")
+        }
+        ApprovalError::Unknown { .. }
+        | ApprovalError::Another { .. }
+        | ApprovalError::Granted { .. } => (
+            Code::FailedPrecondition,
+            "APPROVAL_VOID",
+            "`claviger approve list` shows what waits; ask again without `--approval`",
+        ),
+        ApprovalError::TooMany => {
+            (Code::ResourceExhausted, "TOO_MANY_APPROVALS", "grant or refuse some")
+        }
+    };
+    plain(code, reason, next, error)
 }
 
 /// Too many live sessions.

@@ -3,11 +3,11 @@
 mod line;
 mod verify;
 
-use std::time::Duration;
+use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
 use claviger_proto::v1::admin_service_client::AdminServiceClient;
-use claviger_proto::v1::{JournalEntry, JournalHeadRequest, QueryJournalRequest};
+use claviger_proto::v1::{JournalEntry, QueryJournalRequest};
 use serde_json::{Value, json};
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -17,7 +17,7 @@ use super::Context;
 use crate::client;
 use crate::exit::{Exit, Failure};
 use crate::print::Printer;
-use crate::text::Table;
+use crate::text::{Bold, Table};
 
 /// The commands on the journal.
 #[derive(Subcommand)]
@@ -53,6 +53,42 @@ pub struct FilterArgs {
     /// Only entries of this role
     #[arg(long)]
     role: Option<String>,
+    /// Only entries for this requester, as in `unix:1000`
+    #[arg(long, value_name = "ID")]
+    requester: Option<String>,
+    /// Only entries of this workload, as in `spiffe://example.org/agent`
+    #[arg(long, value_name = "ID")]
+    workload: Option<String>,
+    /// Only entries about this scope
+    #[arg(long)]
+    scope: Option<String>,
+    /// Only entries of this kind, such as `denied`
+    #[arg(long)]
+    event: Option<String>,
+    /// Only what was decided so
+    #[arg(long, value_parser = ["permit", "deny"])]
+    decision: Option<String>,
+    /// Only refusals with this code
+    #[arg(long)]
+    code: Option<String>,
+    /// Only what this policy snapshot decided
+    #[arg(long, value_name = "DIGEST")]
+    snapshot: Option<String>,
+    /// Only entries of sessions that began with this prompt file
+    #[arg(long, value_name = "DIGEST")]
+    prompt: Option<String>,
+    /// Only what happened at the word of this operator
+    #[arg(long, value_name = "ID")]
+    operator: Option<String>,
+    /// Only this action of operators, such as `admin::revoke`
+    #[arg(long)]
+    action: Option<String>,
+    /// Only from this moment on, as in `2026-11-23T12:00:00Z` or `2h` ago
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    since: Option<SystemTime>,
+    /// Only before this moment
+    #[arg(long, value_name = "WHEN", value_parser = parse_moment)]
+    before: Option<SystemTime>,
 }
 
 /// Which entries, by their numbers.
@@ -121,9 +157,31 @@ impl FilterArgs {
             lease_id: self.lease.unwrap_or_default(),
             denial_id: self.denial.unwrap_or_default(),
             role: self.role.unwrap_or_default(),
+            requester: self.requester.unwrap_or_default(),
+            principal: self.workload.unwrap_or_default(),
+            scope: self.scope.unwrap_or_default(),
+            event: self.event.unwrap_or_default(),
+            decision: self.decision.unwrap_or_default(),
+            code: self.code.unwrap_or_default(),
+            snapshot: self.snapshot.unwrap_or_default(),
+            prompt_digest: self.prompt.unwrap_or_default(),
+            operator: self.operator.unwrap_or_default(),
+            action: self.action.unwrap_or_default(),
+            since: self.since.map(prost_types::Timestamp::from),
+            before: self.before.map(prost_types::Timestamp::from),
             ..QueryJournalRequest::default()
         }
     }
+}
+
+/// A moment, or how long ago it was.
+fn parse_moment(text: &str) -> Result<SystemTime, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return SystemTime::now().checked_sub(ago).ok_or_else(|| "that is too long ago".to_owned());
+    }
+    humantime::parse_rfc3339_weak(text).map_err(|error| {
+        format!("{error}: write `2026-11-23T12:00:00Z`, or `2h` for two hours ago")
+    })
 }
 
 /// The broker's journal, as a command reads it.
@@ -140,13 +198,11 @@ impl Journal {
         Ok(Self { client, printer: context.printer, is_json })
     }
 
-    /// Prints what matches and returns the number of the last entry printed.
-    async fn show(&mut self, request: QueryJournalRequest) -> Result<Option<u64>, Failure> {
+    /// Prints what matches.
+    async fn show(&mut self, request: QueryJournalRequest) -> Result<(), Failure> {
         let mut entries = query(&mut self.client, request).await?;
         let mut table = Table::new(&HEADINGS);
-        let mut last = None;
         while let Some(entry) = entries.message().await? {
-            last = Some(entry.seq);
             let content = content(&entry);
             if self.is_json {
                 self.printer.json(&json!({ "seq": entry.seq, "entry": content }))?;
@@ -154,34 +210,34 @@ impl Journal {
                 add_row(&mut table, entry.seq, &content);
             }
         }
-        if !self.is_json && last.is_some() {
-            self.printer.table(&table)?;
-        }
-        Ok(last)
-    }
-
-    async fn head_seq(&mut self) -> Result<u64, Failure> {
-        let answer = self.client.journal_head(client::call(JournalHeadRequest {})).await?;
-        Ok(answer.into_inner().seq)
+        if self.is_json || table.is_empty() { Ok(()) } else { self.printer.table(&table) }
     }
 }
 
+/// The newest first, and with `--follow` the broker goes on telling: one question, one entry.
 async fn tail(context: &Context, args: TailArgs) -> Result<(), Failure> {
     let mut journal = Journal::open(context).await?;
     let filter = args.filter.request();
-    let head = journal.head_seq().await?;
-    journal.show(QueryJournalRequest { last: args.last, to_seq: head, ..filter.clone() }).await?;
-    let mut next = head.saturating_add(1);
     if !args.follow {
-        return Ok(());
+        return journal.show(QueryJournalRequest { last: args.last, ..filter }).await;
     }
-    loop {
-        tokio::time::sleep(FOLLOW_EVERY).await;
-        let more = QueryJournalRequest { from_seq: next, ..filter.clone() };
-        if let Some(last) = journal.show(more).await? {
-            next = last.saturating_add(1);
+    let request = QueryJournalRequest { last: args.last, follow: true, ..filter };
+    let mut entries = query(&mut journal.client, request).await?;
+    let mut headed = false;
+    while let Some(entry) = entries.message().await? {
+        let content = content(&entry);
+        if journal.is_json {
+            journal.printer.json(&json!({ "seq": entry.seq, "entry": content }))?;
+            continue;
         }
+        let mut table = Table::new(&HEADINGS);
+        add_row(&mut table, entry.seq, &content);
+        let text = table.render(Bold::Plain);
+        let shown = if headed { text.split_once('\n').map_or("", |(_, row)| row) } else { &text };
+        journal.printer.text(shown)?;
+        headed = true;
     }
+    Ok(())
 }
 
 async fn export(context: &Context, range: &RangeArgs) -> Result<(), Failure> {
@@ -238,9 +294,6 @@ const HEADINGS: [&str; 8] = ["SEQ", "AT", "EVENT", "ROLE", "SESSION", "SCOPE", "
 /// A screenful.
 const TAIL_DEFAULT: u64 = 20;
 
-/// Soon enough for somebody who looks on, seldom enough to be no load: one indexed read.
-const FOLLOW_EVERY: Duration = Duration::from_secs(1);
-
 const QUERY_EXAMPLE: &str = "\
 Examples:
   claviger audit query --lease int_01jd…
@@ -249,7 +302,6 @@ Examples:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::Bold;
 
     #[test]
     fn shows_the_refusal_and_survives_what_is_no_entry() {

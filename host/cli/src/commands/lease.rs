@@ -47,6 +47,18 @@ pub struct QueryArgs {
     /// Only leases in this state; repeatable [default: all that are not final]
     #[arg(long = "state", value_parser = PossibleValuesParser::new(CoreState::ALL.map(CoreState::as_str)))]
     states: Vec<String>,
+    /// Only leases of this session
+    #[arg(long, value_name = "SESSION-ID")]
+    session: Option<String>,
+    /// Only leases of this role's sessions
+    #[arg(long)]
+    role: Option<String>,
+    /// Only leases of sessions for this requester, as in `unix:1000`
+    #[arg(long, value_name = "ID")]
+    requester: Option<String>,
+    /// Only leases on this backend
+    #[arg(long)]
+    backend: Option<String>,
 }
 
 /// Runs one of them.
@@ -54,7 +66,7 @@ pub async fn run(context: &Context, command: LeaseCommand) -> Result<(), Failure
     match command {
         LeaseCommand::List => list(context).await,
         LeaseCommand::Release(lease) => release(context, &lease.id).await,
-        LeaseCommand::Query(args) => query(context, &args.states).await,
+        LeaseCommand::Query(args) => query(context, args).await,
         LeaseCommand::Retry(lease) => retry(context, &lease.id).await,
     }
 }
@@ -85,11 +97,19 @@ async fn release(context: &Context, lease_id: &str) -> Result<(), Failure> {
     show_state(context, lease_id, answer.state())
 }
 
-async fn query(context: &Context, states: &[String]) -> Result<(), Failure> {
+async fn query(context: &Context, args: QueryArgs) -> Result<(), Failure> {
     let is_json = context.printer.is_json()?;
-    let states = states.iter().filter_map(|state| message_state(state)).map(i32::from).collect();
+    let states =
+        args.states.iter().filter_map(|state| message_state(state)).map(i32::from).collect();
     let mut client = client::admin(&context.connection).await?;
-    let mut rows = client.query_leases(QueryLeasesRequest { states }).await?.into_inner();
+    let request = QueryLeasesRequest {
+        states,
+        session_id: args.session.unwrap_or_default(),
+        role: args.role.unwrap_or_default(),
+        requester: args.requester.unwrap_or_default(),
+        backend: args.backend.unwrap_or_default(),
+    };
+    let mut rows = client.query_leases(request).await?.into_inner();
     let mut table =
         Table::new(&["LEASE", "SCOPE", "STATE", "ROLE", "SESSION", "TRIES", "NEXT AT", "CAUSE"]);
     while let Some(row) = rows.message().await? {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use claviger_proto::v1::agent_service_client::AgentServiceClient;
-use claviger_proto::v1::{CloseSessionRequest, OpenChildSessionRequest, OpenSessionRequest};
+use claviger_proto::v1::{
+    CloseSessionRequest, ListSessionsRequest, OpenChildSessionRequest, OpenSessionRequest,
+};
 use serde_json::json;
 use tokio::sync::watch::Sender;
 use tonic::transport::Channel;
@@ -18,7 +20,7 @@ use crate::print::{Format, Printer};
 use crate::proof::ProofArgs;
 use crate::renewal::{self, Held};
 use crate::text::{pairs, parse_span, span};
-use crate::view::SessionView;
+use crate::view::{SessionRowView, SessionView, session_table};
 use crate::watch::News;
 
 /// The commands on a session.
@@ -43,6 +45,29 @@ pub enum SessionCommand {
     /// End the session; all it holds is revoked
     #[command(after_help = "Example:\n  claviger session close")]
     Close,
+    /// The sessions that live, of everybody (operators)
+    #[command(after_help = "Example:\n  claviger session list --requester oidc:corp:alice")]
+    List(ListArgs),
+}
+
+/// Which sessions.
+#[derive(Args)]
+pub struct ListArgs {
+    /// Only those of this role
+    #[arg(long)]
+    role: Option<String>,
+    /// Only those for this requester, as in `unix:1000`
+    #[arg(long, value_name = "ID")]
+    requester: Option<String>,
+    /// Only those of this workload, as in `spiffe://example.org/agent`
+    #[arg(long, value_name = "ID")]
+    workload: Option<String>,
+    /// Only those that began with this prompt file
+    #[arg(long, value_name = "DIGEST")]
+    prompt: Option<String>,
+    /// Also those that have ended
+    #[arg(long)]
+    all: bool,
 }
 
 /// How to open a session.
@@ -67,10 +92,14 @@ pub struct OpenArgs {
 
 /// Runs one of them.
 pub async fn run(context: &Context, command: SessionCommand) -> Result<(), Failure> {
+    if let SessionCommand::List(args) = command {
+        return list(context, args).await;
+    }
     let target = context.connection.agent_target()?;
     let prepared = target.prepare()?;
     let mut client = prepared.agent().await?;
     match command {
+        SessionCommand::List(_) => Ok(()),
         SessionCommand::Open(args) => {
             let show = if args.show_secrets { Secrets::Shown } else { Secrets::Hidden };
             let mut request = open_request(args.role, args.life, args.reason)?;
@@ -106,6 +135,29 @@ pub async fn run(context: &Context, command: SessionCommand) -> Result<(), Failu
             context.printer.text(&format!("closed; leases being revoked: {leases_due}\n"))
         }
     }
+}
+
+async fn list(context: &Context, args: ListArgs) -> Result<(), Failure> {
+    let is_json = context.printer.is_json()?;
+    let request = ListSessionsRequest {
+        role: args.role.unwrap_or_default(),
+        requester: args.requester.unwrap_or_default(),
+        workload: args.workload.unwrap_or_default(),
+        prompt_digest: args.prompt.unwrap_or_default(),
+        include_ended: args.all,
+    };
+    let mut client = client::admin(&context.connection).await?;
+    let mut rows = client.list_sessions(request).await?.into_inner();
+    let mut all = Vec::new();
+    while let Some(row) = rows.message().await? {
+        let row = SessionRowView::from(row);
+        if is_json {
+            context.printer.json(&row)?;
+        } else {
+            all.push(row);
+        }
+    }
+    if is_json { Ok(()) } else { context.printer.table(&session_table(&all)) }
 }
 
 /// Whether a table shows secrets.

@@ -275,4 +275,73 @@ impl AdminService for Broker {
         self.hear(&request, &format!("lift {}", request.get_ref().plugin));
         Ok(Response::new(LiftQuarantineResponse {}))
     }
+
+    async fn list_policies(
+        &self,
+        _request: Request<ListPoliciesRequest>,
+    ) -> Result<Response<ListPoliciesResponse>, Status> {
+        Ok(Response::new(ListPoliciesResponse::default()))
+    }
+
+    async fn list_roles(
+        &self,
+        _request: Request<ListRolesRequest>,
+    ) -> Result<Response<ListRolesResponse>, Status> {
+        Ok(Response::new(ListRolesResponse::default()))
+    }
+
+    async fn list_approvals(
+        &self,
+        _request: Request<ListApprovalsRequest>,
+    ) -> Result<Response<ListApprovalsResponse>, Status> {
+        Ok(Response::new(ListApprovalsResponse::default()))
+    }
+
+    async fn decide_approval(
+        &self,
+        request: Request<DecideApprovalRequest>,
+    ) -> Result<Response<DecideApprovalResponse>, Status> {
+        self.hear(&request, &format!("decide {}", request.get_ref().approval_id));
+        Ok(Response::new(DecideApprovalResponse {}))
+    }
+
+    type ListSessionsStream = Streamed<SessionRow>;
+
+    async fn list_sessions(
+        &self,
+        request: Request<ListSessionsRequest>,
+    ) -> Result<Response<Self::ListSessionsStream>, Status> {
+        self.hear(&request, &format!("sessions {}", request.get_ref().requester));
+        let row = SessionRow { session_id: "ses_1".to_owned(), leases: 2, ..SessionRow::default() };
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(row)))))
+    }
+
+    type RevokeStream = Streamed<RevokeResponse>;
+
+    async fn revoke(
+        &self,
+        request: Request<RevokeRequest>,
+    ) -> Result<Response<Self::RevokeStream>, Status> {
+        let RevokeRequest { dry_run, reason, .. } = request.get_ref();
+        self.hear(&request, &format!("revoke {dry_run} {reason}"));
+        let stages = if *dry_run {
+            vec![RevokeStage::WouldEnd]
+        } else {
+            vec![RevokeStage::Ending, RevokeStage::Following, RevokeStage::Done]
+        };
+        let told = stages.into_iter().map(|stage| {
+            let gone = u64::from(stage == RevokeStage::Done);
+            Ok(RevokeResponse {
+                stage: stage.into(),
+                sessions_matched: 1,
+                sessions_ended: u64::from(!dry_run),
+                leases_matched: 2,
+                leases_gone: gone,
+                leases_stuck: gone,
+                ..RevokeResponse::default()
+            })
+        });
+        let told: Vec<_> = told.collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(told))))
+    }
 }

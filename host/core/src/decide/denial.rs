@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LimitSource, Refusal, SessionAsk, TtlLimit};
+use crate::admin::AdminAsk;
 use crate::ask::Ask;
 use crate::catalog::Scope;
 use crate::name::{Authorization, RoleName, ScopeName};
@@ -41,7 +42,9 @@ impl Denial {
                 | DenialReason::Forbidden { reason: None, .. }
                 | DenialReason::PolicyError { .. },
             ) => DenialReason::RoleWithheld { role: ask.role.clone() },
-            (Refused::Session(_) | Refused::Issue { .. }, reason) => reason.clone(),
+            (Refused::Session(_) | Refused::Issue { .. } | Refused::Admin(_), reason) => {
+                reason.clone()
+            }
         }
     }
 }
@@ -58,6 +61,8 @@ pub enum Refused {
         /// As asked.
         ask: Ask,
     },
+    /// An operator's act.
+    Admin(Box<AdminAsk>),
 }
 
 /// Why a request was refused. `Display` is the sentence that the agent reads, if it may: see
@@ -106,6 +111,15 @@ pub enum DenialReason {
     RoleWithheld {
         /// The name asked for.
         role: RoleName,
+    },
+    /// No policy permits the operator's act.
+    NoAdminPermit {
+        /// The operator.
+        operator: String,
+        /// Such as `admin::revoke`.
+        action: &'static str,
+        /// As Cedar writes it.
+        resource: String,
     },
     /// A policy forbids it.
     Forbidden {
@@ -182,6 +196,14 @@ impl DenialReason {
         Self::of_policies(refusal).unwrap_or_else(|| Self::NoSessionPermit { role: role.clone() })
     }
 
+    pub(super) fn of_admin(refusal: &Refusal, ask: &AdminAsk) -> Self {
+        Self::of_policies(refusal).unwrap_or_else(|| Self::NoAdminPermit {
+            operator: ask.operator.id().to_owned(),
+            action: ask.action.as_str(),
+            resource: ask.resource.to_string(),
+        })
+    }
+
     fn of_policies(refusal: &Refusal) -> Option<Self> {
         match refusal {
             Refusal::Errors(policies) => Some(Self::PolicyError { policies: policies.clone() }),
@@ -202,7 +224,8 @@ impl DenialReason {
             Self::SensitiveScope { .. } => "SENSITIVE_SCOPE",
             Self::NoIssuePermit { .. }
             | Self::NoSessionPermit { .. }
-            | Self::RoleWithheld { .. } => "NO_PERMIT",
+            | Self::RoleWithheld { .. }
+            | Self::NoAdminPermit { .. } => "NO_PERMIT",
             Self::Forbidden { .. } => "FORBIDDEN",
             Self::PolicyError { .. } => "POLICY_ERROR",
             Self::SessionNotLive => "SESSION_NOT_LIVE",
@@ -243,6 +266,9 @@ impl fmt::Display for DenialReason {
             ),
             Self::NoSessionPermit { role } => no_session_permit(f, role),
             Self::RoleWithheld { role } => role_withheld(f, role),
+            Self::NoAdminPermit { operator, action, resource } => {
+                no_admin_permit(f, operator, (action, resource))
+            }
             Self::Forbidden { policies, reason } => {
                 let reason = reason.as_deref().unwrap_or(FORBIDDEN_WITHOUT_REASON);
                 write!(f, "forbidden by policy {}: {reason}", quoted(policies))
@@ -274,12 +300,7 @@ impl fmt::Display for DenialReason {
                 span(*got)
             ),
             Self::TooDeep { most } => too_deep(f, *most),
-            Self::SessionLife { asked, most } => write!(
-                f,
-                "a session of {} was asked for, but it lasts between 1s and {}",
-                span(*asked),
-                span(*most)
-            ),
+            Self::SessionLife { asked, most } => session_life(f, *asked, *most),
         }
     }
 }
@@ -295,6 +316,26 @@ fn role_withheld(f: &mut fmt::Formatter<'_>, role: &RoleName) -> fmt::Result {
     write!(
         f,
         "there is no role `{role}` that this workload may run: check the name (`claviger prompt lint` checks the file), or have the platform team add a permit for Action::\"open_session\" on Role::\"{role}\""
+    )
+}
+
+fn session_life(f: &mut fmt::Formatter<'_>, asked: Duration, most: Duration) -> fmt::Result {
+    write!(
+        f,
+        "a session of {} was asked for, but it lasts between 1s and {}",
+        span(asked),
+        span(most)
+    )
+}
+
+fn no_admin_permit(
+    f: &mut fmt::Formatter<'_>,
+    operator: &str,
+    (action, resource): (&str, &str),
+) -> fmt::Result {
+    write!(
+        f,
+        "no policy lets `{operator}` do `{action}` on {resource}: the platform team would have to add a permit for Action::\"{action}\", or list the user under `operator_uids`"
     )
 }
 

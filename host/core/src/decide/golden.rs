@@ -102,6 +102,8 @@ fn golden_table_leaves_nothing_out() {
     let schema = include_str!("../../../../policies/schema.cedarschema");
     let (schema, _) = Schema::from_cedarschema_str(schema).unwrap();
     let actions = schema.actions().map(|action| action.id().unescaped().to_owned());
+    // What operators do has a table of its own, in `decide/admin.rs`.
+    let actions = actions.filter(|action| !action.starts_with("admin"));
     assert_eq!(table.actions, actions.collect(), "actions");
     for (path, text) in EXAMPLES {
         for policy in text.parse::<PolicySet>().unwrap().policies() {

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin::AdminAsk;
 use crate::binding::Binding;
 use crate::catalog::Scope;
-use crate::decide::{Denial, Permit, Refused};
+use crate::decide::{AdminPermit, Denial, Permit, Refused};
 use crate::ids::{DenialId, IntentId, SessionId};
 use crate::intent::Intent;
 use crate::lease::{DueCause, DueLease, LeaseState, RevokeOutcome};
@@ -99,6 +100,18 @@ pub struct Entry {
     /// The sessions above the session concerned, the top one first and its parent last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<Ancestor>,
+    /// The operator who acted, or at whose word it happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+    /// What the operator did: `admin::revoke`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// What the operator acted on, as Cedar writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// The second operator, who approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approver: Option<String>,
 }
 
 /// What an entry is about.
@@ -201,6 +214,10 @@ impl Entry {
             detail: None,
             binding: None,
             ancestors: Vec::new(),
+            operator: None,
+            action: None,
+            resource: None,
+            approver: None,
         }
     }
 
@@ -305,10 +322,37 @@ impl Entry {
                 claimed_reason: ask.claimed_reason.clone(),
                 ..Self::of_session(denial.at, Event::Denied, session)
             },
+            Refused::Admin(ask) => Self::of_admin(denial.at, Event::Denied, ask),
         };
         entry.denial = Some(id);
         entry.detail = Some(denial.reason.to_string());
         entry.refused_by(denial)
+    }
+
+    fn of_admin(at: Timestamp, event: Event, ask: &AdminAsk) -> Self {
+        Self {
+            claimed_reason: ask.claimed_reason.clone(),
+            operator: Some(ask.operator.id().to_owned()),
+            action: Some(ask.action.as_str().to_owned()),
+            resource: Some(ask.resource.to_string()),
+            ..Self::new(at, event)
+        }
+    }
+
+    /// An operator was permitted to do something, and now does it.
+    pub fn operator_act(permit: &AdminPermit) -> Self {
+        Self {
+            decision: Some(Verdict::Permit),
+            policies: permit.policies().to_vec(),
+            snapshot: Some(permit.snapshot()),
+            detail: Some(permit.ask().what.clone()),
+            ..Self::of_admin(permit.decided_at(), Event::OperatorAct, permit.ask())
+        }
+    }
+
+    /// What an operator's act came to.
+    pub fn operator_outcome(permit: &AdminPermit, what: String, at: Timestamp) -> Self {
+        Self { detail: Some(what), ..Self::of_admin(at, Event::OperatorAct, permit.ask()) }
     }
 
     fn of_permit(at: Timestamp, event: Event, id: IntentId, permit: &Permit) -> Self {

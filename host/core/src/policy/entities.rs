@@ -8,10 +8,12 @@ use cedar_policy::{
     RestrictedExpression,
 };
 
-use super::{IssueQuestion, PolicySources, Team};
+use super::{PolicySources, Team};
+use crate::admin::{AdminAction, AdminResource, Operator};
 use crate::catalog::Scope;
-use crate::name::{RoleName, TeamName};
+use crate::name::{Authorization, RoleName, TeamName};
 use crate::principal::{Principal, Requester};
+use crate::prompt::AuthorizationLimits;
 use crate::session::Session;
 
 /// The entity types and actions of `policies/schema.cedarschema`.
@@ -23,8 +25,13 @@ pub(super) struct Model {
     scope: EntityTypeName,
     backend: EntityTypeName,
     team: EntityTypeName,
+    operator: EntityTypeName,
+    plugin: EntityTypeName,
+    action: EntityTypeName,
+    broker: EntityUid,
     pub(super) open_session: EntityUid,
     pub(super) issue: EntityUid,
+    admin: EntityUid,
 }
 
 impl Model {
@@ -38,8 +45,13 @@ impl Model {
             scope: "Scope".parse()?,
             backend: "Backend".parse()?,
             team: "Team".parse()?,
+            operator: "Operator".parse()?,
+            plugin: "Plugin".parse()?,
+            broker: uid(&"Broker".parse()?, "this"),
             open_session: uid(&action, "open_session"),
             issue: uid(&action, "issue"),
+            admin: uid(&action, "admin"),
+            action,
         })
     }
 
@@ -63,12 +75,57 @@ impl Model {
         uid(&self.scope, scope.name.as_str())
     }
 
+    pub(super) fn operator(&self, id: &str) -> EntityUid {
+        uid(&self.operator, id)
+    }
+
+    pub(super) fn admin_action(&self, action: AdminAction) -> EntityUid {
+        uid(&self.action, action.as_str())
+    }
+
+    /// The entity of an operator's action, in its group.
+    pub(super) fn admin_action_entity(&self, action: AdminAction) -> Entity {
+        Entity::new_no_attrs(self.admin_action(action), HashSet::from([self.admin.clone()]))
+    }
+
+    /// Whether `action` is one of operators, or their group.
+    pub(super) fn is_of_operators(&self, action: &EntityUid) -> bool {
+        *action == self.admin
+            || AdminAction::ALL.iter().any(|one| self.admin_action(*one) == *action)
+    }
+
+    pub(super) fn admin_resource(&self, resource: &AdminResource) -> EntityUid {
+        match resource {
+            AdminResource::Broker => self.broker.clone(),
+            AdminResource::Session { id, .. } => uid(&self.session, &id.to_string()),
+            AdminResource::Role(name) => self.role(name),
+            AdminResource::Requester(id) => self.requester(id),
+            AdminResource::Workload(id) => self.workload(id),
+            AdminResource::Backend(name) => uid(&self.backend, name.as_str()),
+            AdminResource::Scope(name) => uid(&self.scope, name.as_str()),
+            AdminResource::Plugin(name) => uid(&self.plugin, name.as_str()),
+        }
+    }
+
+    /// The operator's entity, in its teams, the claims of its proof as tags.
+    pub(super) fn operator_entity(
+        &self,
+        operator: &Operator,
+        teams: &[EntityUid],
+    ) -> Result<Entity, EntityAttrEvaluationError> {
+        let standing = ("standing".to_owned(), text(operator.standing().as_str()));
+        let claims = operator.principal().claims().iter();
+        let tags = claims.map(|(name, value)| (name.clone(), text(value)));
+        Entity::new_with_tags(self.operator(operator.id()), [standing], teams.iter().cloned(), tags)
+    }
+
     /// The session's entity, in the role that is to be judged.
     pub(super) fn session_entity(
         &self,
-        question: &IssueQuestion<'_>,
+        session: &Session,
+        role: &RoleName,
+        authorizations: &BTreeMap<Authorization, AuthorizationLimits>,
     ) -> Result<Entity, EntityAttrEvaluationError> {
-        let IssueQuestion { session, role, authorizations, .. } = question;
         let declared = authorizations.keys().map(|name| text(name.as_str()));
         let requester = self.requester(session.requester().id());
         let workload = self.workload(session.principal().id());
@@ -199,7 +256,9 @@ fn members(
         let team_uid = uid(&model.team, name.as_str());
         let roles = team.roles.iter().map(|role| model.role(role));
         let requesters = team.requesters.iter().map(|id| model.requester(id));
-        for member in roles.chain(requesters) {
+        // A person is in the same teams whether an agent runs for them or they operate the broker.
+        let operators = team.requesters.iter().map(|id| model.operator(id));
+        for member in roles.chain(requesters).chain(operators) {
             let of = members.entry(member).or_default();
             if !of.contains(&team_uid) {
                 of.push(team_uid.clone());

@@ -12,7 +12,8 @@ use cedar_policy::{
 
 use super::entities::{KnownEntities, Model, depth};
 use super::slice::{Slice, Slices};
-use super::{Deciding, Evaluation, IssueQuestion, OpenQuestion};
+use super::{Deciding, Evaluation, IssueQuestion, OpenQuestion, PolicyNote};
+use crate::admin::{AdminAsk, AdminResource};
 use crate::decide::TTL_MAX;
 use crate::time::Timestamp;
 
@@ -22,8 +23,10 @@ pub(super) struct Engine {
     pub(super) model: Model,
     pub(super) known: KnownEntities,
     pub(super) deciding: HashMap<PolicyId, Deciding>,
+    pub(super) notes: Vec<PolicyNote>,
     pub(super) issue: Slices,
     pub(super) open_session: Slices,
+    pub(super) admin: Slices,
     pub(super) clock: Clock,
 }
 
@@ -69,6 +72,15 @@ impl Engine {
         self.evaluate(&self.open_session, self.ask_open_session(question))
     }
 
+    pub(super) fn evaluate_admin(&self, ask: &AdminAsk, now: Timestamp) -> Evaluation {
+        self.evaluate(&self.admin, self.ask_admin(ask, now))
+    }
+
+    /// Every policy, in the order of the files.
+    pub(super) fn notes(&self) -> impl Iterator<Item = &PolicyNote> {
+        self.notes.iter()
+    }
+
     /// How many policies a question of `issue` looks at.
     pub(super) fn looked_at_for_issue(&self, question: &IssueQuestion<'_>) -> usize {
         let count = |asked: Asked| {
@@ -82,7 +94,8 @@ impl Engine {
         let IssueQuestion { session, role, scope, .. } = question;
         let scope = self.model.scope(scope);
         let scope_entity = self.known.get(&scope).ok_or("engine.scope")?.clone();
-        let session_entity = self.model.session_entity(question).map_err(|_| "engine.session")?;
+        let session_entity = self.model.session_entity(session, role, question.authorizations);
+        let session_entity = session_entity.map_err(|_| "engine.session")?;
         let workload_entity =
             self.model.workload_entity(session.principal()).map_err(|_| "engine.workload")?;
         let role = self.model.role(role);
@@ -134,6 +147,47 @@ impl Engine {
             .chain(parent.filter(|parent| *parent != role).map(|it| self.known.entity(&it)))
             .collect(),
         })
+    }
+
+    fn ask_admin(&self, ask: &AdminAsk, now: Timestamp) -> Result<Asked, Unaskable> {
+        let operator = self.model.operator(ask.operator.id());
+        let teams = self.known.parents(&operator);
+        let operator_entity = self.model.operator_entity(&ask.operator, teams);
+        let context = Context::from_pairs([("now".to_owned(), self.clock.second_of(now))]);
+        let resource = self.model.admin_resource(&ask.resource);
+        let (entities, within) = self.acted_on(&ask.resource)?;
+        let mut entities = entities;
+        entities.push(operator_entity.map_err(|_| "engine.operator")?);
+        entities.push(self.model.admin_action_entity(ask.action));
+        Ok(Asked {
+            action: self.model.admin_action(ask.action),
+            context: context.map_err(|_| "engine.context")?,
+            principals: [std::slice::from_ref(&operator), teams].concat(),
+            resources: [vec![resource], within].concat(),
+            entities,
+        })
+    }
+
+    /// The entities that tell what a resource is, and everything that it is in.
+    fn acted_on(&self, of: &AdminResource) -> Result<(Vec<Entity>, Vec<EntityUid>), Unaskable> {
+        let AdminResource::Session { live: Some(session), .. } = of else {
+            let resource = self.model.admin_resource(of);
+            return Ok((
+                vec![self.known.entity(&resource)],
+                self.known.parents(&resource).to_vec(),
+            ));
+        };
+        let entity = self.model.session_entity(session, session.role(), session.authorizations());
+        let workload = self.model.workload_entity(session.principal());
+        let role = self.model.role(session.role());
+        let within = [std::slice::from_ref(&role), self.known.parents(&role)].concat();
+        let entities = vec![
+            entity.map_err(|_| "engine.session")?,
+            workload.map_err(|_| "engine.workload")?,
+            self.known.entity(&role),
+            self.known.requester(&self.model, session.requester()),
+        ];
+        Ok((entities, within))
     }
 
     fn issue_context(&self, question: &IssueQuestion<'_>) -> Result<Context, ContextCreationError> {

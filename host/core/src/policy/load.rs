@@ -11,12 +11,15 @@ use miette::Diagnostic;
 use super::annotations::{Annotations, CanIssue};
 use super::entities::{KnownEntities, Model};
 use super::report::{Place, Report};
-use super::{Deciding, GUARDRAILS, Guardrail, PolicyFile, PolicyProblem, slice};
+use super::{
+    Deciding, GUARDRAILS, Guardrail, OPERATORS, PolicyFile, PolicyNote, PolicyProblem, slice,
+};
 
 /// Policies that may decide, and what is noteworthy about them.
 pub(super) struct Checked {
     pub(super) policies: Vec<Policy>,
     pub(super) deciding: HashMap<PolicyId, Deciding>,
+    pub(super) notes: Vec<PolicyNote>,
     pub(super) warnings: Vec<PolicyProblem>,
 }
 
@@ -27,14 +30,19 @@ pub(super) fn check(
     model: &Model,
     known: &KnownEntities,
 ) -> Result<Checked, Vec<PolicyProblem>> {
-    let guardrails = PolicyFile { path: GUARDRAILS_PATH.to_owned(), text: GUARDRAILS.to_owned() };
+    let file =
+        |(path, text): (&str, &str)| PolicyFile { path: path.to_owned(), text: text.to_owned() };
+    let built_in = [(GUARDRAILS_PATH, GUARDRAILS), (OPERATORS_PATH, OPERATORS)].map(file);
+    let [guardrails, _] = &built_in;
     let mut loading =
         Loading { model, report: Report::default(), parsed: vec![], by_id: HashMap::new() };
-    loading.file(&guardrails, Origin::BuiltIn);
+    for file in &built_in {
+        loading.file(file, Origin::BuiltIn);
+    }
     if user_files.len() > FILES_MAX {
         let message =
             format!("{} policy files are more than {FILES_MAX}: join some", user_files.len());
-        loading.report.add(&Place::start_of(&guardrails), message);
+        loading.report.add(&Place::start_of(guardrails), message);
         return Err(loading.report.into_problems());
     }
     for file in user_files {
@@ -48,7 +56,19 @@ pub(super) fn check(
     }
     let warnings = warn_of_missing(&parsed, model, known);
     let deciding = parsed.iter().map(|p| (p.policy.id().clone(), p.deciding.clone())).collect();
-    Ok(Checked { policies: parsed.into_iter().map(|p| p.policy).collect(), deciding, warnings })
+    let notes = parsed.iter().map(note).collect();
+    let policies = parsed.into_iter().map(|p| p.policy).collect();
+    Ok(Checked { policies, deciding, notes, warnings })
+}
+
+fn note(parsed: &Parsed<'_>) -> PolicyNote {
+    let annotations = parsed.policy.annotations();
+    PolicyNote {
+        id: parsed.deciding.id.clone(),
+        place: parsed.place.to_string(),
+        effect: parsed.policy.effect(),
+        annotations: annotations.map(|(name, value)| (name.into(), value.into())).collect(),
+    }
 }
 
 struct Loading<'a> {
@@ -118,9 +138,10 @@ impl<'a> Loading<'a> {
             self.report.add(&place, problem);
         }
         let id = read.id.unwrap_or_else(|| policy.id().to_string());
-        if origin == Origin::User && id.starts_with(GUARDRAIL_PREFIX) {
+        let reserved = BUILT_IN_PREFIXES.into_iter().find(|prefix| id.starts_with(prefix));
+        if let (Origin::User, Some(prefix)) = (origin, reserved) {
             let message = format!(
-                "id `{id}` starts with `{GUARDRAIL_PREFIX}`, which only the built-in guardrails may: choose another `@id`"
+                "id `{id}` starts with `{prefix}`, which only the built-in policies may: choose another `@id`"
             );
             return self.report.add(&place, message);
         }
@@ -224,8 +245,11 @@ fn join(said: &dyn Display, advice: Option<&str>) -> String {
 /// How problems and default ids call the built-in guardrails.
 const GUARDRAILS_PATH: &str = "guardrails.cedar";
 
-/// What the ids of guardrails start with.
-const GUARDRAIL_PREFIX: &str = "guardrail.";
+/// How problems and default ids call the built-in permit of operators.
+const OPERATORS_PATH: &str = "operators.cedar";
+
+/// What the ids of built-in policies start with.
+const BUILT_IN_PREFIXES: [&str; 2] = ["guardrail.", "builtin."];
 
 /// A person can still review it; a file of this size takes about a tenth of a second to parse.
 const FILE_BYTES_MAX: usize = 1024 * 1024;

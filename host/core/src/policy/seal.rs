@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{GUARDRAILS, PolicySources, SCHEMA, SnapshotDigest};
+use super::{GUARDRAILS, OPERATORS, PolicySources, SCHEMA, SnapshotDigest};
 use crate::name::{Authorization, RoleName};
 use crate::prompt::{AuthorizationLimits, PromptDigest};
 
@@ -16,6 +16,7 @@ pub(super) fn seal(sources: &PolicySources) -> Result<SnapshotDigest, serde_json
     hash.part(VERSION);
     hash.part(SCHEMA.as_bytes());
     hash.part(GUARDRAILS.as_bytes());
+    hash.part(OPERATORS.as_bytes());
     hash.count(sources.policies.len());
     for file in &sources.policies {
         hash.part(file.path.as_bytes());

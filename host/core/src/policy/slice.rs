@@ -10,9 +10,11 @@
 use std::collections::{HashMap, HashSet};
 
 use cedar_policy::{
-    ActionConstraint, EntityUid, Policy, PolicySet, PolicySetError, PrincipalConstraint,
+    ActionConstraint, Effect, EntityUid, Policy, PolicySet, PolicySetError, PrincipalConstraint,
     ResourceConstraint,
 };
+
+use super::entities::Model;
 
 /// The entity that a scope constraint names; `None` if it names none. `==` is filed like `in`:
 /// a question looks under the entity itself and everything it is in, so it finds both.
@@ -40,11 +42,20 @@ impl Slices {
         action: &EntityUid,
         policies: impl IntoIterator<Item = &'a Policy>,
     ) -> Result<Self, PolicySetError> {
+        Self::of(policies.into_iter().filter(|policy| covers(policy, action)))
+    }
+
+    /// Files the policies that can apply to what operators do.
+    pub(super) fn for_operators<'a>(
+        model: &Model,
+        policies: impl IntoIterator<Item = &'a Policy>,
+    ) -> Result<Self, PolicySetError> {
+        Self::of(policies.into_iter().filter(|policy| reaches_operators(policy, model)))
+    }
+
+    fn of<'a>(policies: impl Iterator<Item = &'a Policy>) -> Result<Self, PolicySetError> {
         let mut slices = Self::default();
         for policy in policies {
-            if !covers(policy, action) {
-                continue;
-            }
             let by_resource = slices.by_principal.entry(principal_key(policy)).or_default();
             let slice = by_resource.entry(resource_key(policy)).or_default();
             slice.policies.add(policy.clone())?;
@@ -68,13 +79,24 @@ impl Slices {
     }
 }
 
-/// Whether the policy's action constraint matches. The schema has no action groups, so that an
-/// action is in nothing but itself.
+/// Whether the policy's action constraint matches. For the actions of agents, which are in no
+/// group: each is in nothing but itself.
 pub(super) fn covers(policy: &Policy, action: &EntityUid) -> bool {
     match policy.action_constraint() {
         ActionConstraint::Any => true,
         ActionConstraint::Eq(only) => only == *action,
         ActionConstraint::In(list) => list.contains(action),
+    }
+}
+
+/// INVARIANT (operators-are-named): a permit without a constraint on the action is left out.
+/// Somebody who writes `permit (principal, action, resource);` thinks of agents; on a listener that
+/// takes client certificates it would make an operator of each of them. A forbid is never left out.
+fn reaches_operators(policy: &Policy, model: &Model) -> bool {
+    match policy.action_constraint() {
+        ActionConstraint::Any => policy.effect() == Effect::Forbid,
+        ActionConstraint::Eq(only) => model.is_of_operators(&only),
+        ActionConstraint::In(list) => list.iter().any(|action| model.is_of_operators(action)),
     }
 }
 

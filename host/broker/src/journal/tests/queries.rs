@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use claviger_core::decide::decide;
 use claviger_core::fixture;
 use claviger_core::ids::DenialId;
-use claviger_core::journal::{Entry, Event, JournalSeq};
+use claviger_core::journal::{Entry, Event, JournalSeq, Verdict};
 use claviger_core::lease::LeaseState;
 use claviger_core::ports::{Clock, Journal};
 use claviger_core::session::EndCause;
@@ -14,7 +14,9 @@ use tokio_stream::StreamExt;
 
 use super::world::{World, backend};
 use crate::journal::query::PAGE_ROWS;
-use crate::journal::{EntryQuery, LeaseRow, RecordedEntry, leases as rows, ledger, sessions};
+use crate::journal::{
+    EntryQuery, LeaseQuery, LeaseRow, RecordedEntry, leases as rows, ledger, sessions,
+};
 
 /// The events of all entries, in order.
 pub(super) async fn events(world: &World) -> Vec<Event> {
@@ -63,6 +65,42 @@ async fn finds_entries_by_what_they_are_about() {
     for (query, expect) in cases {
         assert_eq!(seqs(&world, query.clone()).await, expect, "{query:?}");
     }
+    // What no index finds.
+    let (snapshot, digest) = (world.policies.0.digest(), *session.prompt_digest());
+    let (me, nobody) = (Some("unix:1000".to_owned()), Some("unix:1".to_owned()));
+    let scope = Some("orders-db/readonly".parse().unwrap());
+    let begun = Some(Event::SessionBegun);
+    let cases: [(EntryQuery, &[u64]); 12] = [
+        (EntryQuery { requester: me.clone(), ..any() }, &[2, 3, 4, 5, 6]),
+        (EntryQuery { principal: me.clone(), from: seq(4), ..any() }, &[4, 5, 6]),
+        (EntryQuery { principal: me, requester: nobody, ..any() }, &[]),
+        (EntryQuery { scope, ..any() }, &[3, 4]),
+        (EntryQuery { event: begun, ..any() }, &[2, 5]),
+        (EntryQuery { event: begun, last: Some(1), ..any() }, &[5]),
+        (EntryQuery { decision: Some(Verdict::Deny), ..any() }, &[6]),
+        (EntryQuery { code: Some("SENSITIVE_SCOPE".into()), ..any() }, &[6]),
+        (EntryQuery { snapshot: Some(snapshot), to: seq(2), ..any() }, &[1, 2]),
+        (EntryQuery { prompt_digest: Some(digest), last: Some(2), ..any() }, &[5, 6]),
+        (EntryQuery { since: Some(now), last: Some(1), ..any() }, &[6]),
+        (EntryQuery { before: Some(now), ..any() }, &[]),
+    ];
+    for (query, expect) in cases {
+        assert_eq!(seqs(&world, query.clone()).await, expect, "{query:?}");
+    }
+}
+
+#[tokio::test]
+async fn follows_what_is_recorded_from_now_on_until_it_is_over() {
+    let world = World::new().await; // entry 1
+    let (over, watched) = tokio::sync::watch::channel(false);
+    let query = EntryQuery { event: Some(Event::SessionBegun), ..EntryQuery::default() };
+    let mut news = world.journal.entries_from_now_on(query, watched);
+    for expect in [2, 3] {
+        world.session().await;
+        assert_eq!(news.next().await.unwrap().unwrap().seq.get(), expect);
+    }
+    over.send(true).unwrap();
+    assert!(news.next().await.is_none());
 }
 
 #[tokio::test]
@@ -75,6 +113,12 @@ async fn streams_more_than_a_page_and_only_as_fast_as_it_is_read() {
     let expect: Vec<u64> = (1..=entries as u64).collect();
     assert_eq!(seqs(&world, EntryQuery::default()).await, expect);
     let last = EntryQuery { last: Some(PAGE_ROWS as u64 + 1), ..EntryQuery::default() };
+    assert_eq!(seqs(&world, last.clone()).await, expect[PAGE_ROWS + 2..]);
+    // The same when nothing but the content tells which they are.
+    let loaded = Some(Event::PoliciesLoaded);
+    let every = EntryQuery { event: loaded, ..EntryQuery::default() };
+    assert_eq!(seqs(&world, every).await, expect);
+    let last = EntryQuery { event: loaded, ..last };
     assert_eq!(seqs(&world, last).await, expect[PAGE_ROWS + 2..]);
 
     // A reader that goes away ends the query; the journal closes without waiting for it.
@@ -101,7 +145,8 @@ async fn finds_leases_by_their_states() {
     world.journal.record_revocation(&due, &gone, now).await.unwrap();
 
     let rows = async |states: &[LeaseState]| -> Vec<LeaseRow> {
-        world.journal.lease_rows(states.to_vec()).map(Result::unwrap).collect().await
+        let query = LeaseQuery { states: states.to_vec(), ..LeaseQuery::default() };
+        world.journal.lease_rows(query).map(Result::unwrap).collect().await
     };
     let found: BTreeSet<_> = rows(&[]).await.iter().map(|row| row.lease.id).collect();
     assert_eq!(found, ids, "every state that is not final");

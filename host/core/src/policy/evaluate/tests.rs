@@ -180,8 +180,11 @@ impl World {
         let deciding = set.policies().map(|p| (p.id().clone(), deciding(p))).collect();
         let issue = Slices::build(&model.issue, set.policies()).unwrap();
         let open_session = Slices::build(&model.open_session, set.policies()).unwrap();
-        let clock = Clock::default();
-        (Engine { schema, model, known, deciding, issue, open_session, clock }, set)
+        let admin = Slices::for_operators(&model, set.policies()).unwrap();
+        let (clock, notes) = (Clock::default(), vec![]);
+        let engine =
+            Engine { schema, model, known, deciding, notes, issue, open_session, admin, clock };
+        (engine, set)
     }
 
     fn session(&self) -> Session {

@@ -1,0 +1,232 @@
+//! What an operator ends: found on a reader, ended on the writer a batch at a time, and looked at
+//! until it is gone. Selects nothing by itself.
+
+use claviger_core::admin::Selector;
+use claviger_core::decide::AdminPermit;
+use claviger_core::ids::{IntentId, SessionId};
+use claviger_core::journal::Entry;
+use claviger_core::lease::{DueCause, LeaseEvent, LeaseState};
+use claviger_core::name::BackendName;
+use claviger_core::ports::JournalError;
+use claviger_core::session::EndCause;
+use claviger_core::time::Timestamp;
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::SqliteJournal;
+use super::fault::Fault;
+use super::leases::unsettled;
+use super::ledger::Ledger;
+use super::port::{By, Ending, end_session};
+use super::rows::parsed;
+
+/// At whose word something ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    operator: String,
+    approver: Option<String>,
+    reason: Option<String>,
+}
+
+impl Word {
+    /// The word of the operator to whom this was permitted, and of a second one who agreed.
+    pub fn of(permit: &AdminPermit, approver: Option<String>) -> Self {
+        let ask = permit.ask();
+        Self {
+            operator: ask.operator.id().to_owned(),
+            approver,
+            reason: ask.claimed_reason.clone(),
+        }
+    }
+
+    /// Stands in the entry of what ends.
+    pub fn sign(&self, entry: &mut Entry) {
+        entry.operator = Some(self.operator.clone());
+        entry.approver.clone_from(&self.approver);
+        entry.claimed_reason.clone_from(&self.reason);
+    }
+}
+
+/// What one batch came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// The sessions that ended, with those that ended with them.
+    pub sessions: Vec<SessionId>,
+    /// Their leases, and those of backends, that were in no final state.
+    pub leases: Vec<LeaseSeen>,
+}
+
+/// A lease as a revocation sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseSeen {
+    /// The lease.
+    pub id: IntentId,
+    /// Where it stands.
+    pub state: LeaseState,
+    /// How many attempts to revoke it have failed.
+    pub attempts: u32,
+    /// When the credential stops working by itself.
+    pub expires_at: Timestamp,
+}
+
+impl SqliteJournal {
+    /// The live sessions that `selector` selects.
+    pub async fn selected_sessions(
+        &self,
+        selector: Selector,
+    ) -> Result<Vec<SessionId>, JournalError> {
+        self.readers.read(move |conn| selected(conn, &selector)).await
+    }
+
+    /// The leases on `backend` that are still to fall due.
+    pub async fn leases_on(&self, backend: BackendName) -> Result<Vec<IntentId>, JournalError> {
+        self.readers.read(move |conn| on_backend(conn, &backend)).await
+    }
+
+    /// Ends these sessions, unless they have ended, in one transaction: [`ENDED_AT_ONCE`] at most.
+    pub async fn end_sessions(
+        &self,
+        sessions: Vec<SessionId>,
+        word: Word,
+        now: Timestamp,
+    ) -> Result<Ended, JournalError> {
+        self.queue.submit(move |ledger| end_batch(ledger, &sessions, (&word, now))).await
+    }
+
+    /// Makes these leases due, unless they are, in one transaction: [`ENDED_AT_ONCE`] at most.
+    pub async fn end_leases(
+        &self,
+        leases: Vec<IntentId>,
+        word: Word,
+        now: Timestamp,
+    ) -> Result<Ended, JournalError> {
+        self.queue.submit(move |ledger| due_batch(ledger, &leases, (&word, now))).await
+    }
+
+    /// Where these leases stand now; [`ENDED_AT_ONCE`] at most, so that the read is short.
+    pub async fn leases_seen(&self, leases: Vec<IntentId>) -> Result<Vec<LeaseSeen>, JournalError> {
+        self.readers.read(move |conn| seen(conn, &leases)).await
+    }
+
+    /// How many leases of these sessions are in no final state.
+    pub async fn unsettled_leases(&self, sessions: Vec<SessionId>) -> Result<u64, JournalError> {
+        self.readers.read(move |conn| count_unsettled(conn, &sessions)).await
+    }
+}
+
+fn selected(conn: &Connection, selector: &Selector) -> Result<Vec<SessionId>, Fault> {
+    let (condition, value) = match selector {
+        Selector::Session(id) => ("id = ?", id.to_string()),
+        Selector::Role(role) => ("role = ?", role.to_string()),
+        Selector::Requester(id) => ("requester = ?", id.clone()),
+        Selector::Workload(id) => ("json_extract(principal, '$.id') = ?", id.clone()),
+        Selector::Prompt(digest) => ("prompt_digest = ?", digest.to_string()),
+        Selector::Everything => ("? = ''", String::new()),
+        Selector::Backend(_) => return Ok(Vec::new()),
+    };
+    let sql = format!("SELECT id FROM sessions WHERE ended_at IS NULL AND {condition} ORDER BY id");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([value])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(parsed(row, "id")?);
+    }
+    Ok(found)
+}
+
+fn on_backend(conn: &Connection, backend: &BackendName) -> Result<Vec<IntentId>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id FROM leases
+         WHERE backend = ?1 AND act_at IS NOT NULL AND state IN ('open', 'active')",
+    )?;
+    let mut rows = statement.query([backend.as_str()])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(parsed(row, "id")?);
+    }
+    Ok(found)
+}
+
+fn end_batch(
+    ledger: &mut Ledger<'_>,
+    sessions: &[SessionId],
+    (word, now): (&Word, Timestamp),
+) -> Result<Ended, Fault> {
+    let before = ledger.mark();
+    for id in sessions {
+        let ending = Ending { cause: EndCause::Operator, by: By::Word(word), now };
+        end_session(ledger, *id, &ending)?;
+    }
+    let sessions = ledger.sessions_ended_since(before);
+    let mut leases = Vec::new();
+    for id in &sessions {
+        for lease in unsettled(ledger.conn(), *id)? {
+            let (id, state, expires_at) = (lease.id, lease.state, lease.expires_at);
+            leases.push(LeaseSeen { id, state, attempts: 0, expires_at });
+        }
+    }
+    Ok(Ended { sessions, leases })
+}
+
+fn due_batch(
+    ledger: &mut Ledger<'_>,
+    leases: &[IntentId],
+    (word, now): (&Word, Timestamp),
+) -> Result<Ended, Fault> {
+    let mut ended = Ended::default();
+    for id in leases {
+        let Some(mut lease) = ledger.lease(*id)? else { continue };
+        let before = lease.state;
+        let act_at = match before {
+            LeaseState::Active => now,
+            // The plugin is still minting: see `release_lease`.
+            LeaseState::Open => lease.act_at.unwrap_or(now),
+            _ => continue,
+        };
+        lease.fall_due(LeaseEvent::FellDue, DueCause::Operator, act_at)?;
+        ledger.update_lease(before, &lease)?;
+        let mut entry = Entry::lease_due(&lease.as_due(), DueCause::Operator, now);
+        word.sign(&mut entry);
+        ledger.append(&entry)?;
+        let (id, state) = (lease.id, lease.state);
+        ended.leases.push(LeaseSeen { id, state, attempts: 0, expires_at: lease.expires_at });
+    }
+    Ok(ended)
+}
+
+fn seen(conn: &Connection, leases: &[IntentId]) -> Result<Vec<LeaseSeen>, Fault> {
+    let mut statement =
+        conn.prepare_cached("SELECT id, state, attempts, expires_at FROM leases WHERE id = ?1")?;
+    let mut found = Vec::new();
+    for id in leases {
+        let mut rows = statement.query([id.to_string()])?;
+        if let Some(row) = rows.next()? {
+            found.push(LeaseSeen {
+                id: *id,
+                state: super::rows::named(row, "state")?,
+                attempts: row.get("attempts")?,
+                expires_at: super::rows::moment(row, "expires_at")?,
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn count_unsettled(conn: &Connection, sessions: &[SessionId]) -> Result<u64, Fault> {
+    let mut total = 0;
+    for chunk in sessions.chunks(ENDED_AT_ONCE) {
+        let marks = vec!["?"; chunk.len()].join(", ");
+        let sql = format!(
+            "SELECT count(*) FROM leases
+             WHERE session IN ({marks}) AND state NOT IN ('revoked', 'expired')"
+        );
+        let ids = chunk.iter().map(|id| Value::Text(id.to_string()));
+        let count: i64 = conn.query_row(&sql, params_from_iter(ids), |row| row.get(0))?;
+        total += u64::try_from(count).unwrap_or(0);
+    }
+    Ok(total)
+}
+
+/// How many sessions end, or leases fall due, in one job of the writer. Others wait for it: with
+/// ten leases in each session that is about 10 ms.
+pub const ENDED_AT_ONCE: usize = 64;

@@ -1,0 +1,360 @@
+//! What operators end with one command, and who may: on a real PostgreSQL, by the real command.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic"
+)]
+
+use std::process::{Child, Command, Stdio};
+
+use claviger_e2e::broker::{Broker, claviger};
+use claviger_e2e::client::{Agent, journal, reason};
+use claviger_e2e::world::{Settings, World};
+use claviger_e2e::{other_user, poll};
+use claviger_proto::v1;
+use claviger_proto::v1::watch_response::Event;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio_postgres::NoTls;
+use tokio_stream::StreamExt;
+
+/// Sessions for one requester, and leases in each of them.
+const SESSIONS: usize = 4;
+const LEASES: usize = 50;
+
+#[tokio::test]
+async fn one_command_ends_everything_done_for_a_requester_and_nothing_else() {
+    let world = World::new();
+    let broker = Broker::start(&world).await;
+    other_user::let_in(&world);
+    let others = other_user::available("others' leases outlive a revocation");
+    let bystander = others.then(|| run_for_another_user(&broker));
+    let untouched = poll::until("the other user has a login", || {
+        let logins = world.logins();
+        std::future::ready((logins.len() == usize::from(others)).then_some(logins))
+    })
+    .await;
+    let mut agents = Vec::new();
+    for _ in 0..SESSIONS {
+        agents.push(Agent::open(&broker.socket(), "support-triage").await.expect("a session"));
+    }
+    let mut issuing = JoinSet::new();
+    for agent in agents.iter().flat_map(|agent| std::iter::repeat_n(agent.clone(), LEASES)) {
+        issuing
+            .spawn(async move { agent.issue("orders-db/readonly").await.expect("a credential") });
+    }
+    let issued = issuing.join_all().await;
+    assert_eq!(world.logins().len(), SESSIONS * LEASES + untouched.len());
+    let (_client, connection) =
+        tokio_postgres::connect(&issued[7].dsn(), NoTls).await.expect("login");
+    let mut news = agents[0].watch().await.expect("a stream");
+
+    let me = format!("unix:{}", rustix::process::geteuid().as_raw());
+    let args = ["revoke", "requester", &me, "--reason", "has left", "--yes", "-o", "json"];
+    let (code, told, progress) = run(claviger(&broker, &args));
+    assert_eq!(code, 0, "{told} {progress}");
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    let of = |name: &str| told[name].as_u64().unwrap();
+    assert_eq!((of("sessions_matched"), of("sessions_ended")), (4, 4), "{told}");
+    assert_eq!((of("leases_matched"), of("leases_gone")), (200, 200), "{told}");
+    assert!(progress.contains("of 200 leases gone"), "{progress}");
+    assert!(
+        progress.contains(&format!("Requester::\"{me}\"")),
+        "the way to keep it so: {progress}"
+    );
+
+    // When the command says so, it is so.
+    assert_eq!(world.logins(), untouched);
+    connection.await.expect_err("the server ended the open connection");
+    assert_eq!(ending(&mut news).await, "operator");
+    for agent in &agents {
+        let refused = agent.issue("orders-db/readonly").await.expect_err("the session is over");
+        assert_eq!(reason(&refused), "NO_SESSION");
+    }
+    let entries = journal(&broker.admin_socket(), v1::QueryJournalRequest::default()).await;
+    let ended: Vec<_> = entries.iter().filter(|entry| entry["event"] == "session-ended").collect();
+    assert_eq!(ended.len(), SESSIONS);
+    for entry in ended {
+        let found = (&entry["cause"], &entry["operator"], &entry["claimed_reason"]);
+        assert_eq!(found, (&"operator".into(), &me.clone().into(), &"has left".into()), "{entry}");
+    }
+    let act = entries.iter().find(|entry| entry["action"] == "admin::revoke").expect("an entry");
+    assert_eq!(act["resource"], format!("Requester::\"{me}\""));
+    drop(bystander);
+}
+
+#[tokio::test]
+async fn a_revocation_ends_what_it_names_and_spares_the_rest() {
+    let world = World::new();
+    let broker = Broker::start(&world).await;
+    let workload = format!("unix:{}", rustix::process::geteuid().as_raw());
+    // What is revoked, and which of the three sessions live on: two of `support-triage`, one of
+    // `incident-responder`.
+    let cases: [(&str, [bool; 3]); 5] = [
+        ("session", [false, true, true]),
+        ("role", [false, false, true]),
+        ("prompt", [false, false, true]),
+        ("workload", [false, false, false]),
+        ("everything", [false, false, false]),
+    ];
+    for (kind, expect) in cases {
+        let mut agents = Vec::new();
+        for role in ["support-triage", "support-triage", "incident-responder"] {
+            let agent = Agent::open(&broker.socket(), role).await.expect("a session");
+            agent.issue("orders-db/readonly").await.expect("a credential");
+            agents.push(agent);
+        }
+        let (_, rows, _) = run(claviger(&broker, &["session", "list", "-o", "json"]));
+        let rows: Vec<Value> =
+            rows.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(rows.len(), 3, "{rows:?}");
+        assert!(rows.iter().all(|row| row["leases"] == 1), "{rows:?}");
+        let first = rows.iter().find(|row| row["session_id"] == agents[0].session).expect("a row");
+        let name = match kind {
+            "session" => vec![agents[0].session.as_str()],
+            "role" => vec!["support-triage"],
+            "prompt" => vec![first["prompt_digest"].as_str().unwrap()],
+            "workload" => vec![workload.as_str()],
+            _ => vec![],
+        };
+        let args = [&["revoke", kind] as &[&str], &name].concat();
+        let (code, _, said) = run(claviger(&broker, &args));
+        assert_eq!(code, 2, "nobody could be asked: {said}");
+        let (code, told, _) = run(claviger(&broker, &[&args as &[&str], &["--dry-run"]].concat()));
+        let ends = expect.iter().filter(|lives| !**lives).count();
+        let sum = format!("would end: {ends} sessions, {ends} leases");
+        assert!(code == 0 && told.contains(&sum), "{kind}: {told}");
+        assert_eq!(world.logins().len(), 3, "{kind}: a dry run ends nothing");
+        let (code, told, said) = run(claviger(&broker, &[&args as &[&str], &["--yes"]].concat()));
+        assert_eq!(code, 0, "{kind}: {told} {said}");
+        assert_eq!(world.logins().len(), 3 - ends, "{kind}");
+        for (agent, lives) in agents.iter().zip(expect) {
+            assert_eq!(agent.issue("orders-db/readonly").await.is_ok(), lives, "{kind}");
+            let _over = agent.close().await;
+        }
+        world.until_no_logins().await;
+    }
+}
+
+#[tokio::test]
+async fn a_backends_leases_end_and_their_sessions_go_on() {
+    let world = World::new();
+    let broker = Broker::start(&world).await;
+    let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
+    let issued = agent.issue("orders-db/readonly").await.expect("a credential");
+    let (code, told, _) = run(claviger(&broker, &["revoke", "backend", "nowhere", "--yes"]));
+    assert!(code == 0 && told.contains("0 of 0 leases"), "{told}");
+    assert_eq!(world.logins(), [issued.field("user")]);
+    let args = ["revoke", "backend", "orders-db", "--yes", "--reason", "leaked"];
+    let (code, told, said) = run(claviger(&broker, &args));
+    assert_eq!(code, 0, "{told} {said}");
+    assert_eq!(world.logins(), Vec::<String>::new());
+    agent.issue("orders-db/readonly").await.expect("the session goes on");
+    let request = v1::QueryJournalRequest { lease_id: issued.lease.lease_id, ..Default::default() };
+    let entries = journal(&broker.admin_socket(), request).await;
+    let due = entries.iter().find(|entry| entry["event"] == "lease-due").expect("an entry");
+    assert_eq!((&due["cause"], &due["claimed_reason"]), (&"operator".into(), &"leaked".into()));
+}
+
+#[tokio::test]
+async fn a_policy_narrows_what_operators_do_and_each_call_is_an_entry() {
+    let world = World::new();
+    world.write(
+        "policies/operators.cedar",
+        "@id(\"not-all\") @reason(\"end one team at a time\")\n\
+         forbid (principal, action == Action::\"admin::revoke\", resource == Broker::\"this\");\n\
+         @id(\"blind\")\nforbid (principal, action == Action::\"admin::read\", resource);\n",
+    );
+    let broker = Broker::start(&world).await;
+    let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
+    let (code, _, said) = run(claviger(&broker, &["revoke", "everything", "--yes"]));
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("forbidden by policy `not-all`: end one team at a time"), "{said}");
+    let denial = said.lines().find_map(|line| line.strip_prefix("denial: ")).expect("an id");
+    // The broker's own user keeps the way back, whatever is forbidden.
+    let (code, told, said) = run(claviger(&broker, &["why", denial, "-o", "json"]));
+    assert_eq!(code, 0, "{said}");
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    let me = format!("unix:{}", rustix::process::geteuid().as_raw());
+    assert_eq!(told["entry"]["operator"], me);
+    assert_eq!(told["entry"]["action"], "admin::revoke");
+    agent.issue("orders-db/readonly").await.expect("nothing was ended");
+    let (code, _, said) = run(claviger(&broker, &["revoke", "role", "support-triage", "--yes"]));
+    assert_eq!(code, 0, "{said}");
+    let entries = journal(&broker.admin_socket(), v1::QueryJournalRequest::default()).await;
+    let acts: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry["event"] == "operator-act" && entry["decision"] == "permit")
+        .map(|entry| (entry["action"].as_str().unwrap(), entry["detail"].as_str().unwrap()))
+        .collect();
+    let expect = [
+        ("admin::read", "entries of the journal"),
+        ("admin::revoke", "revocation: every session of role `support-triage`"),
+        ("admin::read", "entries of the journal"),
+    ];
+    assert_eq!(acts, expect);
+}
+
+#[tokio::test]
+async fn a_permit_for_all_makes_no_operator_of_another_user_and_a_named_one_does() {
+    if !other_user::available("a permit makes an operator of another user") {
+        return;
+    }
+    let world = World::new();
+    world.write("policies/all.cedar", "permit (principal, action, resource);\n");
+    let broker = Broker::start(&world).await;
+    other_user::let_in(&world);
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions(broker.admin_socket(), everybody).expect("its owner may");
+    let as_nobody = |args: &[&str]| {
+        let output = other_user::run(claviger(&broker, args));
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = as_nobody(&["session", "list"]);
+    assert!(code == Some(3) && said.contains("no policy lets `unix:65534`"), "{said}");
+    world.write(
+        "policies/reader.cedar",
+        "permit (principal == Operator::\"unix:65534\", action == Action::\"admin::read\", resource);\n",
+    );
+    poll::until("the policy is in force", || {
+        std::future::ready((as_nobody(&["session", "list"]).0 == Some(0)).then_some(()))
+    })
+    .await;
+    let (code, said) = as_nobody(&["revoke", "role", "support-triage", "--yes"]);
+    assert!(code == Some(3) && said.contains("do `admin::revoke`"), "{said}");
+}
+
+/// A world in which `nobody` operates too, and what takes two takes two.
+async fn two_operators() -> (World, Broker) {
+    let more = format!(
+        "[admin]\noperator_uids = [{}]\ntwo_person = [\"revoke-everything\", \"loosen\"]",
+        other_user::NOBODY
+    );
+    let world = World::with(Settings { more, ..Settings::default() });
+    let broker = Broker::start(&world).await;
+    other_user::let_in(&world);
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    std::fs::set_permissions(broker.admin_socket(), everybody).expect("its owner may");
+    (world, broker)
+}
+
+fn as_nobody(broker: &Broker, args: &[&str]) -> (i32, String) {
+    let output = other_user::run(claviger(broker, args));
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The first approval that is named.
+fn approval_in(said: &str) -> String {
+    let from = said.find("apr_").unwrap_or_else(|| panic!("no approval in: {said}"));
+    said[from..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+}
+
+#[tokio::test]
+async fn to_revoke_everything_takes_another_operator_once_for_exactly_this() {
+    if !other_user::available("a second operator approves") {
+        return;
+    }
+    let (world, broker) = two_operators().await;
+    let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
+    agent.issue("orders-db/readonly").await.expect("a credential");
+    let everything = ["revoke", "everything", "--yes", "--reason", "drill"];
+    let (code, _, said) = run(claviger(&broker, &everything));
+    assert_eq!(code, 4, "{said}");
+    let id = approval_in(&said);
+    let with = |reason: &str| {
+        let args = ["revoke", "everything", "--yes", "--reason", reason, "--approval", &id];
+        run(claviger(&broker, &args))
+    };
+    assert_eq!(with("drill").0, 4, "nobody has granted it");
+    let (code, _, said) = run(claviger(&broker, &["approve", "grant", &id]));
+    assert!(code == 3 && said.contains("another operator than the one who asked"), "{said}");
+    let (code, said) = as_nobody(&broker, &["approve", "list"]);
+    assert!(code == 0 && said.contains(&id) && said.contains("everything"), "{said}");
+    let (code, said) = as_nobody(&broker, &["approve", "grant", &id]);
+    assert_eq!(code, 0, "{said}");
+    let (code, _, said) = with("something else");
+    assert!(code == 1 && said.contains("given for another request"), "{said}");
+    let theirs = ["revoke", "everything", "--yes", "--reason", "drill", "--approval", &id];
+    let (code, said) = as_nobody(&broker, &theirs);
+    assert!(code == 1 && said.contains("to another operator"), "{said}");
+    assert_eq!(world.logins().len(), 1, "nothing has ended yet");
+    let (code, told, said) = with("drill");
+    assert_eq!(code, 0, "{told} {said}");
+    assert_eq!(world.logins(), Vec::<String>::new());
+    let (code, _, said) = with("drill");
+    assert!(code == 1 && said.contains("was used"), "a replay: {said}");
+    // One role ends without a second operator.
+    assert_eq!(run(claviger(&broker, &["revoke", "role", "support-triage", "--yes"])).0, 0);
+    let entries = journal(&broker.admin_socket(), v1::QueryJournalRequest::default()).await;
+    let ended = entries.iter().find(|entry| entry["event"] == "session-ended").expect("an entry");
+    assert_eq!(ended["approver"], format!("unix:{}", other_user::NOBODY));
+}
+
+#[tokio::test]
+async fn to_loosen_a_guard_takes_another_operator_and_to_tighten_it_does_not() {
+    if !other_user::available("a second operator approves") {
+        return;
+    }
+    let (world, broker) = two_operators().await;
+    world.configure("max_ttl = \"15m\"", "max_ttl = \"10m\"");
+    let (code, told, said) = run(claviger(&broker, &["reload"]));
+    assert_eq!(code, 0, "{told} {said}");
+    world.configure("max_ttl = \"10m\"", "max_ttl = \"2h\"");
+    let (code, told, _) = run(claviger(&broker, &["reload"]));
+    assert!(code == 1 && told.contains("scope `orders-db/readwrite` lives longer"), "{told}");
+    let id = approval_in(&told);
+    assert_eq!(as_nobody(&broker, &["approve", "grant", &id]).0, 0);
+    // What is granted is that file and no other.
+    world.configure("max_ttl = \"2h\"", "max_ttl = \"3h\"");
+    let (code, told, _) = run(claviger(&broker, &["reload", "--approval", &id]));
+    assert!(code == 1 && told.contains("given for another request"), "{told}");
+    world.configure("max_ttl = \"3h\"", "max_ttl = \"2h\"");
+    let (code, told, said) = run(claviger(&broker, &["reload", "--approval", &id]));
+    assert_eq!(code, 0, "{told} {said}");
+    let request =
+        v1::QueryJournalRequest { event: "configuration-loaded".into(), ..Default::default() };
+    let entries = journal(&broker.admin_socket(), request).await;
+    let nobody = format!("unix:{}", other_user::NOBODY);
+    assert!(entries.iter().any(|entry| entry["approver"] == nobody), "{entries:?}");
+}
+
+/// A command that holds a login for as long as it runs, as another user.
+fn run_for_another_user(broker: &Broker) -> Ended {
+    use std::os::unix::process::CommandExt;
+    let args = ["run", "--role", "support-triage", "--grant", "orders-db/readonly", "--", "sleep"];
+    let mut command = claviger(broker, &[&args as &[&str], &["1000"]].concat());
+    command.uid(other_user::NOBODY).gid(other_user::NOBODY).current_dir("/");
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    Ended(command.spawn().expect("claviger starts"))
+}
+
+/// A process that ends with its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Passed on to its child, which would otherwise outlive it.
+        let pid = Pid::from_raw(self.0.id().cast_signed()).expect("not zero");
+        let _ended_already = kill_process(pid, Signal::TERM);
+        let _reaped_already = self.0.wait();
+    }
+}
+
+fn run(mut command: Command) -> (i32, String, String) {
+    let output = command.output().expect("claviger runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+async fn ending(news: &mut tonic::Streaming<v1::WatchResponse>) -> String {
+    loop {
+        let answer = news.next().await.expect("the stream goes on").expect("an event");
+        if let Some(Event::SessionEnding(ending)) = answer.event {
+            return ending.cause;
+        }
+    }
+}
