@@ -4,6 +4,7 @@
 use claviger_e2e::broker::{Broker, claviger};
 use claviger_e2e::client::{Agent, channel, journal, reason};
 use claviger_e2e::poll;
+use claviger_e2e::runner;
 use claviger_e2e::world::{Settings, World};
 use claviger_proto::v1;
 use claviger_proto::v1::watch_response::Event;
@@ -205,26 +206,9 @@ async fn the_command_line_sends_the_tokens_of_its_environment_and_hands_none_on(
             assert!(!told.contains(token.as_str()), "{case}: a token was told");
         }
     }
-    // GitHub's runner, in small: it gives a job's token for an audience to whoever has its secret.
-    let (token, secret) = (workload.clone(), "Bearer runner-secret");
-    let routes = axum::Router::new().route(
-        "/token",
-        axum::routing::get(
-            move |uri: axum::http::Uri, headers: axum::http::HeaderMap| async move {
-                let asked = uri.query().unwrap_or_default().ends_with("&audience=claviger");
-                let known = headers.get("authorization").is_some_and(|value| value == secret);
-                json!({ "value": if asked && known { token } else { String::new() } }).to_string()
-            },
-        ),
-    );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}/token?job=1", listener.local_addr().expect("bound"));
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    let variables = [
-        requester,
-        ("ACTIONS_ID_TOKEN_REQUEST_URL", url.as_str()),
-        ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "runner-secret"),
-    ];
+    let job = runner::variables(workload.clone(), "claviger").await;
+    let mut variables = vec![requester];
+    variables.extend(job.iter().map(|(name, value)| (*name, value.as_str())));
     let output = tokio::task::block_in_place(|| {
         run(&["--github-actions", "--audience", "claviger"], &variables)
     });

@@ -30,6 +30,13 @@ function key(name) {
 // Everybody who may sign in, with whatever password.
 const GROUPS = { ada: ['payments', 'oncall'], bob: ['support'] };
 
+// Jobs of GitHub Actions, by the subject of their tokens, and what else these say of them.
+const job = (ref) => ({ repository: 'acme/shop', repository_id: '4711', ref, event_name: 'push' });
+const JOBS = {
+  'repo:acme/shop:ref:refs/heads/main': job('refs/heads/main'),
+  'repo:acme/shop:pull_request': job('refs/pull/7/merge'),
+};
+
 const issuer = `http://127.0.0.1:${port}`;
 const keys = names.split(',').map(key);
 const alg = keys[0].alg;
@@ -49,6 +56,7 @@ const provider = new Provider(issuer, {
   clients: [
     client('ci-agent', ['client_credentials']),
     client('other-agent', ['client_credentials']),
+    ...Object.keys(JOBS).map((subject) => client(subject, ['client_credentials'])),
     client('exchanger', [exchange]),
     client('claviger', ['authorization_code'], {
       redirect_uris: [`${issuer}/done`],
@@ -62,7 +70,7 @@ const provider = new Provider(issuer, {
   claims: { openid: ['sub', 'groups', 'email'] },
   conformIdTokenClaims: false,
   pkce: { required: () => false },
-  extraTokenClaims: (ctx) => ctx.oidc.extra,
+  extraTokenClaims: (ctx) => ctx.oidc.extra ?? JOBS[ctx.oidc.client.clientId],
   features: {
     devInteractions: { enabled: true },
     clientCredentials: { enabled: true },

@@ -7,7 +7,9 @@ import { readFileSync } from 'node:fs';
 const [issuer, kind, ...rest] = process.argv.slice(2);
 
 async function token(client, form) {
-  const basic = Buffer.from(`${client}:secret-of-${client}`).toString('base64');
+  // RFC 6749, section 2.3.1: each part is encoded by itself.
+  const parts = [client, `secret-of-${client}`].map(encodeURIComponent);
+  const basic = Buffer.from(parts.join(':')).toString('base64');
   const answer = await fetch(`${issuer}/token`, {
     method: 'POST',
     headers: { authorization: `Basic ${basic}` },

@@ -63,13 +63,18 @@ impl KubernetesDouble {
 
     /// A projected token of a service account in namespace `shop`.
     pub fn token(&self, service_account: &str, audience: &str) -> String {
+        self.token_in("shop", service_account, audience)
+    }
+
+    /// A projected token of a service account.
+    pub fn token_in(&self, namespace: &str, service_account: &str, audience: &str) -> String {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let now = now.unwrap().as_secs();
         let claims = json!({
             "iss": self.issuer(), "aud": [audience], "iat": now, "nbf": now, "exp": now + 3600,
-            "sub": format!("system:serviceaccount:shop:{service_account}"),
+            "sub": format!("system:serviceaccount:{namespace}:{service_account}"),
             "kubernetes.io": {
-                "namespace": "shop",
+                "namespace": namespace,
                 "pod": { "name": "agent-1", "uid": "b7c1" },
                 "serviceaccount": { "name": service_account, "uid": "a0f3" },
             },

@@ -8,7 +8,9 @@ use claviger_bench::load::Caller;
 use claviger_e2e::aws::IssuerPage;
 use claviger_e2e::broker::Broker;
 use claviger_e2e::client::{self, Agent};
+use claviger_e2e::pki::{Authority, Certified, connect};
 use claviger_e2e::port;
+use claviger_e2e::remote::{AGENT, put};
 use claviger_e2e::world::{Settings, World, plugin_stanza};
 use claviger_proto::v1;
 use claviger_test_servers::ClusterOptions;
@@ -23,12 +25,29 @@ pub enum Wanted {
     Token,
 }
 
+/// How agents reach the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// The unix socket, as on one machine.
+    Socket,
+    /// TLS 1.3, the broker's certificate and the agents' own both proven.
+    Tls,
+}
+
 /// A broker with a database and an issuer of tokens.
 pub struct Claviger {
     /// Its folder, and the database.
     pub world: World,
     broker: Option<Broker>,
     metrics_port: u16,
+    tls: Tls,
+}
+
+/// What agents connect with from elsewhere.
+struct Tls {
+    port: u16,
+    ca: String,
+    client: Certified,
 }
 
 /// An agent that asks for the same credential again and again.
@@ -41,10 +60,13 @@ pub struct Asking {
 impl Claviger {
     /// Starts database and broker.
     pub async fn start() -> Result<Self> {
-        let metrics_port = port::free();
-        let world = world(metrics_port);
+        let (metrics_port, port, authority) = (port::free(), port::free(), Authority::new());
+        let world = world(metrics_port, port);
+        world.write("tls/ca.pem", &authority.pem());
+        put(&world, &authority.server());
         let broker = Some(start(&world).await?);
-        Ok(Self { world, broker, metrics_port })
+        let tls = Tls { port, ca: authority.pem(), client: authority.client(&[AGENT]) };
+        Ok(Self { world, broker, metrics_port, tls })
     }
 
     /// Where its metrics are.
@@ -72,7 +94,20 @@ impl Claviger {
 
     /// Agents with a session each.
     pub async fn agents(&self, count: usize, wanted: Wanted) -> Result<Vec<Asking>> {
-        let channels = channels(self.broker()?.socket(), count).await;
+        self.agents_over(Over::Socket, count, wanted).await
+    }
+
+    /// Agents with a session each, that reach the broker as said.
+    pub async fn agents_over(
+        &self,
+        over: Over,
+        count: usize,
+        wanted: Wanted,
+    ) -> Result<Vec<Asking>> {
+        let channels = match over {
+            Over::Socket => channels(self.broker()?.socket(), count).await,
+            Over::Tls => self.tls.channels(count).await?,
+        };
         let mut agents = Vec::with_capacity(count);
         for channel in channels.iter().cycle().take(count) {
             agents.push(Asking::open(channel.clone(), wanted).await?);
@@ -95,6 +130,16 @@ impl Claviger {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(())
+    }
+}
+
+impl Tls {
+    async fn channels(&self, count: usize) -> Result<Vec<Channel>> {
+        let mut channels = Vec::new();
+        for _ in 0..count.clamp(1, CONNECTIONS_MAX) {
+            channels.push(connect(self.port, &self.ca, Some(&self.client)).await?);
+        }
+        Ok(channels)
     }
 }
 
@@ -142,11 +187,12 @@ async fn start(world: &World) -> Result<Broker> {
     Ok(Broker::start_with(world, redirect).await)
 }
 
-fn world(metrics_port: u16) -> World {
+fn world(metrics_port: u16, tls_port: u16) -> World {
     let page = IssuerPage::new();
     let (issuer, plugin) = (&page.stanza, plugin_stanza("oidc-token"));
     let metrics = format!("[metrics]\naddress = \"127.0.0.1:{metrics_port}\"\n");
-    let more = format!("{issuer}\n{metrics}\n{plugin}\n{TOKENS}");
+    let tls = format!("[listen.tls]\naddress = \"127.0.0.1:{tls_port}\"\n{TLS_FILES}");
+    let more = format!("{issuer}\n{metrics}\n{tls}\n{plugin}\n{TOKENS}");
     let settings = ["fsync = on", "max_connections = 200"].map(str::to_owned).to_vec();
     let cluster = ClusterOptions { settings, ..ClusterOptions::default() };
     let world =
@@ -156,6 +202,11 @@ fn world(metrics_port: u16) -> World {
     page.write_into(&world);
     world
 }
+
+const TLS_FILES: &str = r#"certificate = "tls/server.pem"
+key = "file:tls/server.key"
+client_ca = "tls/ca.pem"
+"#;
 
 const TOKENS: &str = r#"
 [backends.tokens]

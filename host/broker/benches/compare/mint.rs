@@ -7,7 +7,7 @@ use claviger_bench::report::Spread;
 use claviger_bench::report::{Curve, Latency, Point};
 
 use crate::Bench;
-use crate::claviger::{Claviger, Wanted};
+use crate::claviger::{Claviger, Over, Wanted};
 use crate::echo::Echo;
 use crate::figures::{Compared, Named, ratio};
 use crate::openbao::OpenBao;
@@ -40,6 +40,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
     if sides.bao.is_some() {
         against_openbao(bench, &sides).await?;
     }
+    over_tls(bench, &sides.claviger).await?;
     curves(bench, &sides).await
 }
 
@@ -108,14 +109,44 @@ async fn against_openbao(bench: &mut Bench, sides: &Sides) -> Result<()> {
     Ok(())
 }
 
+/// The same load over TLS and over the unix socket, in turns.
+async fn over_tls(bench: &mut Bench, claviger: &Claviger) -> Result<()> {
+    let spell = bench.effort.spell();
+    let (mut sealed, mut local) = (Vec::new(), Vec::new());
+    for round in 0..bench.effort.rounds() {
+        bench.say(&format!("tokens over TLS and over the socket, 64 clients, round {}", round + 1));
+        for (over, tallies) in [(Over::Tls, &mut sealed), (Over::Socket, &mut local)] {
+            let agents = claviger.agents_over(over, 64, Wanted::Token).await?;
+            let (agents, tally) = closed(agents, spell).await?;
+            tallies.push(tally);
+            claviger.end(agents).await?;
+        }
+    }
+    let (sealed_rates, local_rates) = (rates(&sealed), rates(&local));
+    let parts: Vec<_> = sealed_rates.iter().zip(&local_rates).map(|(tls, not)| tls / not).collect();
+    let (part, tls, not) =
+        (Spread::of(&parts), Spread::of(&sealed_rates), Spread::of(&local_rates));
+    bench.note(format!(
+        "Tokens over TLS 1.3, both ends certified, 64 clients: {:.0}/s, {:.2} ({:.2} to {:.2}) of the {:.0}/s over the unix socket.",
+        tls.median, part.median, part.min, part.max, not.median
+    ));
+    bench.latency(latency(TOKEN, "Claviger, TLS", "closed loop, 64 clients", &sealed)?);
+    Ok(())
+}
+
 async fn curves(bench: &mut Bench, sides: &Sides) -> Result<()> {
     let spell = bench.effort.glance();
     let (mut ours, mut theirs, mut echoes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut sealed = Vec::new();
     for clients in [1, 4, 16, 64, 256] {
         bench.say(&format!("tokens, {clients} clients"));
         let agents = sides.claviger.agents(clients, Wanted::Token).await?;
         let (agents, tally) = closed(agents, spell).await?;
         ours.push(point(clients, &tally));
+        sides.claviger.end(agents).await?;
+        let agents = sides.claviger.agents_over(Over::Tls, clients, Wanted::Token).await?;
+        let (agents, tally) = closed(agents, spell).await?;
+        sealed.push(point(clients, &tally));
         sides.claviger.end(agents).await?;
         if let Some(bao) = &sides.bao {
             let (_, tally) = closed(bao.clients(clients, Wanted::Token).await?, spell).await?;
@@ -124,7 +155,7 @@ async fn curves(bench: &mut Bench, sides: &Sides) -> Result<()> {
         let (_, tally) = closed(sides.echo.callers(clients).await, spell).await?;
         echoes.push(point(clients, &tally));
     }
-    for (side, points) in [("Claviger", ours), ("OpenBao", theirs)] {
+    for (side, points) in [("Claviger", ours), ("Claviger, TLS", sealed), ("OpenBao", theirs)] {
         bench.curve(Curve { workload: TOKEN.into(), side: side.into(), points });
     }
     bench.curve(Curve { workload: "bare gRPC".into(), side: "gRPC echo".into(), points: echoes });
