@@ -21,6 +21,7 @@ use crate::issuer::{self, Issuer};
 use crate::journal::{CommitObserver, JournalOptions, SealingKeys, SqliteJournal};
 use crate::plugin::{Observe, PluginStore, PluginsOptions};
 use crate::policies::{self, PolicyStore};
+use crate::rates::Rates;
 use crate::sessions::Sessions;
 use crate::tls::{self, Certificates, Spiffe};
 use crate::watching::Watching;
@@ -160,6 +161,7 @@ async fn build(
         identities: load::identities(file).map_err(all)?,
         sessions: Sessions::new(file.config().sessions.live_max, recorded),
         certificates,
+        rates: Rates::default(),
         metrics,
     });
     record_start(&broker, file, loaded_policies).await?;

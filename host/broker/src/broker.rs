@@ -1,4 +1,4 @@
-//! The broker's parts in one place: the real adapters of the core's five ports.
+//! The broker's parts in one place: the real adapters of the core's six ports.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use crate::journal::SqliteJournal;
 use crate::metrics::Metrics;
 use crate::plugin::PluginStore;
 use crate::policies::PolicyStore;
+use crate::rates::Rates;
 use crate::sessions::Sessions;
 use crate::tls::Certificates;
 
@@ -43,6 +44,8 @@ pub struct Parts {
     pub configuration: Configuration,
     /// What the TLS listeners work with.
     pub certificates: Certificates,
+    /// What is issued by the minute.
+    pub rates: Rates,
     /// What Prometheus sees.
     pub metrics: Arc<Metrics>,
 }
@@ -88,6 +91,7 @@ impl Ports for Broker {
     type Journal = SqliteJournal;
     type Plugins = PluginStore;
     type Policies = PolicyStore;
+    type Rates = Rates;
 
     fn clock(&self) -> &SystemClock {
         &self.clock
@@ -107,6 +111,10 @@ impl Ports for Broker {
 
     fn policies(&self) -> &PolicyStore {
         &self.parts.policies
+    }
+
+    fn rates(&self) -> &Rates {
+        &self.parts.rates
     }
 }
 

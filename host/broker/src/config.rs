@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use claviger_core::budget::Budgets;
 use claviger_core::name::{Authorization, BackendName, ConnectionName, PluginName, TeamName};
 use claviger_core::policy::Team;
 use serde::{Deserialize, Deserializer};
@@ -65,6 +66,9 @@ pub struct Config {
     /// Teams of roles and requesters.
     #[serde(default)]
     pub teams: BTreeMap<TeamName, Team>,
+    /// How much may be issued, a minute and at once.
+    #[serde(default)]
+    pub budgets: Budgets,
     /// The plugins.
     #[serde(default)]
     pub plugins: BTreeMap<PluginName, PluginConfig>,

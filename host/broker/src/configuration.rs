@@ -218,4 +218,4 @@ fn with(reloaded: Reloaded, waiting: &[String]) -> Reloaded {
 
 /// The sections that a reload puts in force. `signing` decides which plugins are loaded, so it
 /// goes with them.
-const RELOADED: [&str; 4] = ["plugins", "backends", "teams", "signing"];
+const RELOADED: [&str; 5] = ["plugins", "backends", "teams", "budgets", "signing"];

@@ -4,6 +4,7 @@
 mod checkpoint;
 mod entries;
 mod fault;
+mod holdings;
 mod issuer_keys;
 mod leases;
 mod ledger;
@@ -186,7 +187,7 @@ impl SqliteJournal {
         lease: IntentId,
         now: Timestamp,
     ) -> Result<Option<LeaseState>, JournalError> {
-        self.queue.submit(move |ledger| port::retry_lease(ledger, lease, now)).await
+        self.queue.submit(move |ledger| revocation::retry_lease(ledger, lease, now)).await
     }
 
     /// The newest entry, and whether the seal on it is the broker's own.

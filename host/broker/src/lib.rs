@@ -24,6 +24,7 @@ pub mod metrics_page;
 pub mod plugin;
 pub mod policies;
 pub mod prompts;
+pub mod rates;
 pub mod reload;
 pub mod revocation;
 pub mod rpc;

@@ -139,11 +139,27 @@ pub fn fixed_sources(
         };
         backends.insert(name.clone(), Arc::new(backend));
     }
+    problems.extend(lost_budgets(file));
     if !problems.is_empty() {
         return Err(problems);
     }
     let catalog = Catalog { backends };
-    Ok(PolicySources { catalog, teams: file.config().teams.clone(), ..PolicySources::default() })
+    let config = file.config();
+    let (teams, budgets) = (config.teams.clone(), config.budgets.clone());
+    Ok(PolicySources { catalog, teams, budgets, ..PolicySources::default() })
+}
+
+/// Budgets of backends that there are not: a misspelt limit must not be none. Roles and
+/// requesters come and go, so theirs may wait for them.
+fn lost_budgets(file: &ConfigFile) -> Vec<ConfigError> {
+    let config = file.config();
+    let lost = config.budgets.backends.keys().filter(|name| !config.backends.contains_key(*name));
+    lost.map(|name| {
+        let problem =
+            format!("there is no backend `{name}`: correct the name, or remove its budget");
+        file.problem(&["budgets", "backends", name.as_str()], problem)
+    })
+    .collect()
 }
 
 /// The folders of policies and prompt files.

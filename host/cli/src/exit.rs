@@ -132,6 +132,11 @@ fn exit_of(code: Code, reason: Option<&str>) -> Exit {
     match (code, reason) {
         (_, Some(REASON_SESSION_NOT_LIVE)) => Exit::EXPIRED,
         (_, Some(REASON_APPROVAL_REQUIRED)) => Exit::NEEDS_APPROVAL,
+        // Permitted, and too much of it: refused all the same, and recorded.
+        (
+            Code::ResourceExhausted,
+            Some(REASON_BUDGET_ISSUES | REASON_BUDGET_LEASES | REASON_MAX_ACTIVE),
+        ) => Exit::DENIED,
         // A new session would not help a workload that the broker does not know.
         (Code::PermissionDenied, _)
         | (_, Some(REASON_NO_IDENTITY | REASON_WORKLOAD_REFUSED | REASON_REQUESTER_REFUSED)) => {
@@ -158,6 +163,15 @@ fn sentence(status: &Status, exit: Exit) -> String {
 
 /// As the core's `DenialReason::code` spells it.
 const REASON_SESSION_NOT_LIVE: &str = "SESSION_NOT_LIVE";
+
+/// As the core's `DenialReason::code` spells it.
+const REASON_BUDGET_ISSUES: &str = "BUDGET_ISSUES";
+
+/// As above.
+const REASON_BUDGET_LEASES: &str = "BUDGET_LEASES";
+
+/// As above.
+const REASON_MAX_ACTIVE: &str = "MAX_ACTIVE";
 
 /// Sent to a workload that proves no identity.
 const REASON_NO_IDENTITY: &str = "NO_IDENTITY";
@@ -206,6 +220,7 @@ mod tests {
         check((Code::InvalidArgument, Some("INVALID_ARGUMENT")), Exit::USAGE);
         check((Code::AlreadyExists, Some("IDEMPOTENCY_KEY_USED")), Exit::FAILURE);
         check((Code::ResourceExhausted, Some("OVERLOADED")), Exit::FAILURE);
+        check((Code::ResourceExhausted, Some("BUDGET_LEASES")), Exit::DENIED);
     }
 
     #[test]

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use admin::{AdminPermit, decide_admin};
-pub use again::{Confirmed, decide_lease_again, decide_session_again};
+pub use again::{Confirmed, decide_lease_again, decide_session_again, one_too_many};
 pub use denial::{Denial, DenialReason, Refused};
 pub(crate) use permit::SessionParts;
 pub use permit::{Permit, SessionPermit};
 pub use ttl::{LimitSource, TTL_DEFAULT, TTL_MAX, TtlLimit};
 
 use crate::ask::Ask;
+use crate::budget::{LeaseLimit, Subject};
 use crate::catalog::{Backend, Scope};
 use crate::name::{Authorization, RoleName};
 use crate::policy::{Deciding, Evaluation, Guardrail, IssueQuestion, OpenQuestion, PolicySnapshot};
@@ -35,7 +36,7 @@ pub fn decide(
 ) -> Result<Permit, Denial> {
     let deny = |reason, policies| {
         let refused = Refused::Issue { session: Arc::clone(session), ask: ask.clone() };
-        Denial { reason, refused, policies, snapshot: snapshot.digest(), at: now }
+        Denial { reason, refused, policies, snapshot: snapshot.digest(), at: now, repeats: 0 }
     };
     let Some((backend, scope)) = snapshot.catalog().scope(&ask.scope) else {
         return Err(deny(DenialReason::UnknownScope { scope: ask.scope.clone() }, vec![]));
@@ -49,7 +50,7 @@ pub fn decide(
         ttl: wish.unwrap_or_else(|| TTL_DEFAULT.min(scope.ttl_max)),
         asked: ask.ttl,
     };
-    let Weighed { policies, limits } =
+    let Weighed { policies, limits, lease_limits } =
         weigh(snapshot, &weighing, now).map_err(|(reason, policies)| deny(reason, policies))?;
     let session_left = session.ends_at().since(now);
     let ttl = ttl::settle(wish, &limits, backend.ttl_min, session_left)
@@ -60,6 +61,8 @@ pub fn decide(
         scope: Arc::clone(scope),
         ttl,
         ttl_max: ttl::most(&limits).min(session_left),
+        issue_limits: snapshot.budgets().issue_limits(session, backend),
+        lease_limits,
         now,
         policies,
         snapshot: snapshot.digest(),
@@ -82,6 +85,7 @@ struct Weighing<'a> {
 struct Weighed {
     policies: Vec<String>,
     limits: Vec<TtlLimit>,
+    lease_limits: Vec<LeaseLimit>,
 }
 
 /// Why something is refused, and the ids of the policies that decided.
@@ -106,7 +110,17 @@ fn weigh(
     })?;
     let declared = authorizations.get(&scope.authorization);
     let limits = ttl::limits(backend, scope, declared, &permits);
-    Ok(Weighed { policies: ids(&permits), limits })
+    let mut lease_limits = snapshot.budgets().lease_limits(session, backend);
+    lease_limits.extend(max_active(session, scope, &permits));
+    Ok(Weighed { policies: ids(&permits), limits, lease_limits })
+}
+
+/// The smallest `@max_active` of the deciding permits: so many leases of the scope for the role.
+fn max_active(session: &Session, scope: &Scope, permits: &[Deciding]) -> Option<LeaseLimit> {
+    let limits = permits.iter().filter_map(|permit| Some((permit.max_active?, &permit.id)));
+    let (most, policy) = limits.min()?;
+    let of = Subject::Scope(session.role().clone(), scope.name.clone());
+    Some(LeaseLimit { of, most, policy: Some(policy.clone()) })
 }
 
 /// What the policies say to the session, and what they forbid to a session above it.
@@ -133,7 +147,7 @@ pub fn decide_session(
 ) -> Result<SessionPermit, Denial> {
     let deny = |reason, policies| {
         let refused = Refused::Session(ask.clone());
-        Denial { reason, refused, policies, snapshot: snapshot.digest(), at: now }
+        Denial { reason, refused, policies, snapshot: snapshot.digest(), at: now, repeats: 0 }
     };
     // Before the role is looked at: what is wrong with the life must not tell which roles there are.
     let life = ask.life.unwrap_or(SESSION_LIFE_DEFAULT);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ask::Ask;
+use crate::budget::Budgets;
 use crate::catalog::{Backend, Catalog, RevocationClass, Scope, ShortTtl, Tier};
 use crate::decide::{Permit, SessionAsk, decide, decide_session};
 use crate::ids::SessionId;
@@ -31,6 +32,7 @@ pub fn sources() -> PolicySources {
         roles: BTreeMap::from([(role.name.clone(), role)]),
         catalog: Catalog { backends: BTreeMap::from([(backend.name.clone(), Arc::new(backend))]) },
         teams: BTreeMap::new(),
+        budgets: Budgets::default(),
     }
 }
 

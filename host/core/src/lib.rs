@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod ask;
 pub mod binding;
+pub mod budget;
 pub mod catalog;
 pub mod decide;
 pub mod digest;

@@ -11,11 +11,13 @@ mod slice;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cedar_policy::{PolicySetError, Schema};
 
 use crate::admin::AdminAsk;
+use crate::budget::Budgets;
 use crate::catalog::{Catalog, Scope};
 use crate::digest::digest;
 use crate::name::{Authorization, RoleName, TeamName};
@@ -33,6 +35,7 @@ pub struct PolicySnapshot {
     digest: SnapshotDigest,
     roles: BTreeMap<RoleName, Role>,
     catalog: Catalog,
+    budgets: Budgets,
     engine: Engine,
     warnings: Vec<PolicyProblem>,
 }
@@ -48,6 +51,8 @@ pub struct PolicySources {
     pub catalog: Catalog,
     /// Teams of roles and requesters.
     pub teams: BTreeMap<TeamName, Team>,
+    /// How much may be issued.
+    pub budgets: Budgets,
 }
 
 /// One `.cedar` file.
@@ -106,8 +111,8 @@ impl PolicySnapshot {
         let clock = Clock::default();
         let engine =
             Engine { schema, model, known, deciding, notes, issue, open_session, admin, clock };
-        let PolicySources { roles, catalog, .. } = sources;
-        Ok(Self { digest, roles, catalog, engine, warnings })
+        let PolicySources { roles, catalog, budgets, .. } = sources;
+        Ok(Self { digest, roles, catalog, budgets, engine, warnings })
     }
 
     /// Its digest.
@@ -118,6 +123,11 @@ impl PolicySnapshot {
     /// What can be granted.
     pub const fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// How much may be issued.
+    pub const fn budgets(&self) -> &Budgets {
+        &self.budgets
     }
 
     /// The roles that loaded.
@@ -236,6 +246,8 @@ pub struct Deciding {
     pub guardrail: Option<Guardrail>,
     /// Its `@max_ttl`.
     pub ttl_max: Option<Duration>,
+    /// Its `@max_active`.
+    pub max_active: Option<NonZeroU32>,
     /// Its `@reason`: a sentence for the agent.
     pub reason: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The five ports: what the core needs from the world. Each has a real adapter in the broker and
+//! The six ports: what the core needs from the world. Each has a real adapter in the broker and
 //! a simulated one in the simulation. Nothing else in the core is a trait.
 
 use std::future::Future;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::binding::Binding;
+use crate::budget::{IssueLimit, LeaseLimit, Spent};
 use crate::decide::{Confirmed, Denial, Permit};
 use crate::ids::{DenialId, IntentId, SessionId};
 use crate::intent::Intent;
@@ -18,7 +19,7 @@ use crate::policy::{PolicySnapshot, SnapshotDigest};
 use crate::session::{Begun, DESCENDANTS_MAX, EndCause, KnownToken, Session};
 use crate::time::Timestamp;
 
-/// All five ports together; the flows take one of these.
+/// All six ports together; the flows take one of these.
 pub trait Ports: Send + Sync {
     /// Tells the time.
     type Clock: Clock;
@@ -30,6 +31,8 @@ pub trait Ports: Send + Sync {
     type Plugins: Plugins;
     /// Holds the current policy snapshot.
     type Policies: Policies;
+    /// Counts by the minute.
+    type Rates: Rates;
 
     /// The clock.
     fn clock(&self) -> &Self::Clock;
@@ -41,6 +44,8 @@ pub trait Ports: Send + Sync {
     fn plugins(&self) -> &Self::Plugins;
     /// The policies.
     fn policies(&self) -> &Self::Policies;
+    /// The rates.
+    fn rates(&self) -> &Self::Rates;
 }
 
 /// Tells the time.
@@ -63,6 +68,33 @@ pub trait Policies: Send + Sync {
     /// Waits, but not for ever, until another snapshot than `stale` decides. The journal knows of
     /// a snapshot a moment before it decides.
     fn other_than(&self, stale: SnapshotDigest) -> impl Future<Output = ()> + Send;
+}
+
+/// Counts what is issued by the minute, and knows which refusals were recorded lately. What it
+/// keeps may be lost with the process: it bounds a flood, and a start is none.
+pub trait Rates: Send + Sync {
+    /// Takes one issue from each of `limits`, in their order, or says which one is used up. What
+    /// was taken from those before it stays taken.
+    fn take(&self, limits: &[IssueLimit]) -> Result<(), Spent>;
+
+    /// Whether a refusal of `session` with this code was recorded so lately that another like it
+    /// needs no entry of its own; counts it if so.
+    fn repeated(&self, session: SessionId, code: &'static str) -> Repeated;
+
+    /// Refusal `id` of `session` with this code has just been recorded.
+    fn recorded(&self, session: SessionId, code: &'static str, id: DenialId);
+}
+
+/// Whether a refusal has an entry of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeated {
+    /// It gets one, which tells how many before it got none.
+    First {
+        /// How many.
+        repeats: u64,
+    },
+    /// It belongs to this one.
+    Again(DenialId),
 }
 
 /// Mints and revokes credentials, sandboxed.
@@ -129,8 +161,8 @@ pub trait Journal: Send + Sync {
     -> impl Future<Output = Result<JournalSeq, JournalError>> + Send;
 
     /// Makes `permit` durable as intent `id`. In the same transaction it checks again that the
-    /// session is live, that the permit's snapshot is still current, and that the idempotency
-    /// key is new.
+    /// session is live, that the permit's snapshot is still current, that the idempotency key is
+    /// new, and that there is room under every limit on leases.
     fn open_intent(
         &self,
         id: IntentId,
@@ -281,6 +313,9 @@ pub struct Withdrawal {
     pub of: Held,
     /// Who decided so.
     pub denial: Denial,
+    /// A lease that was one too many stays after all if by now no more are held than each of these
+    /// allows. Empty where that makes no difference.
+    pub unless_within: Vec<LeaseLimit>,
 }
 
 /// What can be withdrawn.
@@ -364,6 +399,14 @@ pub enum OpenError {
         lease: IntentId,
         /// Where it stands.
         state: LeaseState,
+    },
+    /// As many leases are held as the limit allows.
+    #[error("{} may hold {} leases at once, and does", limit.of, limit.most)]
+    TooManyLeases {
+        /// The limit.
+        limit: Box<LeaseLimit>,
+        /// When the next lease that counts ends by itself.
+        frees_at: Option<Timestamp>,
     },
     /// The journal failed.
     #[error(transparent)]

@@ -113,6 +113,7 @@ fn a_broken_adapter_is_caught() {
         (Flaw::ForgetsSession, "ended session"),
         (Flaw::ForgetsSnapshot, "snapshot"),
         (Flaw::ForgetsKey, "idempotency key"),
+        (Flaw::ForgetsLimits, "budget"),
         (Flaw::SkipsStaleIntents, "still open"),
         (Flaw::SkipsLeasesOfEndedSessions, "ended session"),
         (Flaw::SparesChildren, "below"),
@@ -122,6 +123,7 @@ fn a_broken_adapter_is_caught() {
         (Flaw::BeginsUnderAnySnapshot, "begun by a snapshot"),
         (Flaw::ClosesUnderAnySnapshot, "snapshot"),
         (Flaw::WithdrawsNothing, "no longer permitted"),
+        (Flaw::RevokesWithdrawnIntentsAtOnce, "no lease that is not final"),
         (Flaw::ForgetsLastWriteInACrash, "entries"),
     ] {
         let (_, caught) = run_seeds(0..SEEDS_DEFAULT, flaw);

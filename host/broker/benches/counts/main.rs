@@ -28,6 +28,7 @@ use claviger_core::secret::Secret;
 use claviger_core::session::{Begun, KnownToken, mint_token};
 use claviger_core::time::Timestamp;
 use clavigerd::journal::{JournalOptions, SealingKey, SqliteJournal};
+use clavigerd::rates::Rates;
 use zeroize::Zeroizing;
 
 fn main() -> ExitCode {
@@ -91,6 +92,7 @@ fn issues(times: usize) -> Result<()> {
 struct World {
     journal: SqliteJournal,
     snapshot: Arc<PolicySnapshot>,
+    rates: Rates,
     drawn: AtomicU64,
     _folder: tempfile::TempDir,
 }
@@ -108,6 +110,7 @@ impl World {
         Ok(Self {
             journal: SqliteJournal::open(options)?.journal,
             snapshot: Arc::new(fixture::snapshot()),
+            rates: Rates::default(),
             drawn: AtomicU64::new(0),
             _folder: folder,
         })
@@ -120,6 +123,7 @@ impl Ports for World {
     type Journal = SqliteJournal;
     type Plugins = Self;
     type Policies = Self;
+    type Rates = Rates;
 
     fn clock(&self) -> &Self {
         self
@@ -135,6 +139,9 @@ impl Ports for World {
     }
     fn policies(&self) -> &Self {
         self
+    }
+    fn rates(&self) -> &Rates {
+        &self.rates
     }
 }
 

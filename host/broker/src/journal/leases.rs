@@ -19,6 +19,7 @@ use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 
 use super::fault::Fault;
+use super::holdings::{Holding, is_held};
 use super::ledger::Ledger;
 use super::news::{JournalNews, Why};
 use super::rows::{integer, json, maybe_moment, maybe_named, millis, moment, named, parsed};
@@ -48,6 +49,7 @@ pub(super) struct NewLease {
     pub(super) session: SessionId,
     pub(super) scope: ScopeName,
     pub(super) role: RoleName,
+    pub(super) requester: String,
     pub(super) prompt_digest: PromptDigest,
     pub(super) ancestors: Vec<Ancestor>,
     pub(super) opened_at: Timestamp,
@@ -66,6 +68,7 @@ impl NewLease {
             session: session.id(),
             scope: permit.scope().name.clone(),
             role: session.role().clone(),
+            requester: session.requester().id().to_owned(),
             prompt_digest: *session.prompt_digest(),
             ancestors: session.ancestors().to_vec(),
             opened_at: now,
@@ -248,6 +251,7 @@ impl Ledger<'_> {
             json_text(&lease.ancestors)?,
         ])?;
         self.tip_mut().leases.add(LeaseState::Open, 1);
+        self.holdings_mut().add(lease.id, || Holding::of(lease));
         self.alarm(lease.scope.backend(), lease.act_at);
         Ok(())
     }
@@ -293,6 +297,11 @@ impl Ledger<'_> {
         if let Some(at) = lease.act_at {
             self.alarm(lease.scope.backend(), at);
         }
+        if is_held(lease.state, lease.revocation) {
+            self.holdings_mut().ends_at(lease.id, lease.expires_at);
+        } else {
+            self.holdings_mut().remove(lease.id);
+        }
         if before != lease.state {
             self.moved(before, lease, why);
         }
@@ -334,9 +343,13 @@ impl Ledger<'_> {
                 backends.push(scope.backend().clone());
             }
             ended += 1;
+            let lease = parsed(row, "id")?;
+            if !is_held(due, named(row, "revocation")?) {
+                self.holdings_mut().remove(lease);
+            }
             self.tell(JournalNews::LeaseChanged {
                 session,
-                lease: parsed(row, "id")?,
+                lease,
                 state: due,
                 cause: Some(DueCause::SessionEnded),
                 expires_at: moment(row, "expires_at")?,
@@ -513,7 +526,7 @@ pub(super) const KEY_USED: &str = "SELECT id, state FROM leases
 pub(super) const END_ALL: &str =
     "UPDATE leases SET state = ?2, cause = ?3, act_at = ?4, due_at = ?4
      WHERE session = ?1 AND state = ?5 AND state NOT IN ('revoked', 'expired')
-     RETURNING id, scope, expires_at";
+     RETURNING id, scope, expires_at, revocation";
 
 /// The leases that somebody holds, from one on. The index is partial, as above.
 pub(super) const HELD_AFTER: &str =

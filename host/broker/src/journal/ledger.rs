@@ -11,6 +11,7 @@ use claviger_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::fault::Fault;
+use super::holdings::Holdings;
 use super::news::{JournalNews, LeaseCounts};
 use super::rows::{bytes32, integer};
 use super::seal::Seals;
@@ -117,6 +118,7 @@ pub(super) struct Ledger<'a> {
     /// The keys in force, and after them those that this transaction puts in force.
     seals: (Arc<Seals>, Option<Arc<Seals>>),
     tip: Tip,
+    holdings: &'a mut Holdings,
     news: Vec<JournalNews>,
     alarms: Vec<(BackendName, Timestamp)>,
 }
@@ -132,14 +134,19 @@ pub(super) struct Told {
 #[derive(Clone, Copy)]
 pub(super) struct Mark {
     tip: Tip,
+    holdings: usize,
     news: usize,
     alarms: usize,
     is_rekeyed: bool,
 }
 
 impl<'a> Ledger<'a> {
-    pub(super) const fn new(conn: &'a Connection, seals: Arc<Seals>, tip: Tip) -> Self {
-        Self { conn, seals: (seals, None), tip, news: Vec::new(), alarms: Vec::new() }
+    pub(super) const fn new(
+        conn: &'a Connection,
+        seals: Arc<Seals>,
+        (tip, holdings): (Tip, &'a mut Holdings),
+    ) -> Self {
+        Self { conn, seals: (seals, None), tip, holdings, news: Vec::new(), alarms: Vec::new() }
     }
 
     /// The keys in force at this point of the transaction.
@@ -164,6 +171,17 @@ impl<'a> Ledger<'a> {
 
     pub(super) const fn tip_mut(&mut self) -> &mut Tip {
         &mut self.tip
+    }
+
+    /// Who holds how many leases, for who asks.
+    pub(super) fn holdings(&mut self) -> Result<&Holdings, Fault> {
+        self.holdings.ready(self.conn)?;
+        Ok(self.holdings)
+    }
+
+    /// The same, for who changes it.
+    pub(super) const fn holdings_mut(&mut self) -> &mut Holdings {
+        self.holdings
     }
 
     /// Adds an entry to the chain. A load of policies makes its snapshot the current one.
@@ -206,8 +224,9 @@ impl<'a> Ledger<'a> {
     }
 
     pub(super) const fn mark(&self) -> Mark {
-        let is_rekeyed = self.seals.1.is_some();
-        Mark { tip: self.tip, news: self.news.len(), alarms: self.alarms.len(), is_rekeyed }
+        let (news, alarms) = (self.news.len(), self.alarms.len());
+        let (holdings, is_rekeyed) = (self.holdings.mark(), self.seals.1.is_some());
+        Mark { tip: self.tip, holdings, news, alarms, is_rekeyed }
     }
 
     /// The sessions whose end was told since `mark`.
@@ -222,6 +241,7 @@ impl<'a> Ledger<'a> {
 
     pub(super) fn take_back(&mut self, mark: Mark) {
         self.tip = mark.tip;
+        self.holdings.take_back(mark.holdings);
         self.news.truncate(mark.news);
         self.alarms.truncate(mark.alarms);
         if !mark.is_rekeyed {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use claviger_core::binding::Binding;
+use claviger_core::budget::LeaseLimit;
 use claviger_core::decide::{Denial, Permit};
 use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::intent::Intent;
@@ -94,6 +95,7 @@ impl Journal for SqliteJournal {
             entry: Entry::intent_opened(id, permit, now),
             lease: NewLease::of(id, permit, now, self.intent_timeout),
             snapshot: permit.snapshot(),
+            limits: permit.lease_limits().to_vec(),
         };
         self.queue.submit(move |ledger| open_intent(ledger, &opening)).await?
     }
@@ -271,6 +273,7 @@ fn begin_session(
 
 struct Opening {
     entry: Entry,
+    limits: Vec<LeaseLimit>,
     lease: NewLease,
     snapshot: SnapshotDigest,
 }
@@ -293,6 +296,14 @@ fn open_intent(
         && let Some((lease, state)) = ledger.key_used(lease.session, key)?
     {
         return Ok(Err(OpenError::KeyUsed { lease, state }));
+    }
+    // INVARIANT (room-is-counted-where-it-is-taken): of two asks for the last place the second
+    // finds what the first has recorded.
+    if !opening.limits.is_empty()
+        && let Some(limit) = ledger.holdings()?.full(&opening.limits)
+    {
+        let frees_at = ledger.holdings()?.frees_at(&limit.of);
+        return Ok(Err(OpenError::TooManyLeases { limit: Box::new(limit.clone()), frees_at }));
     }
     ledger.insert_lease(lease)?;
     Ok(Ok(ledger.append(&opening.entry)?))
@@ -564,24 +575,6 @@ fn record_revocation(ledger: &mut Ledger<'_>, attempt: &Attempt) -> Result<Lease
     let entry = Entry::revocation(&lease.as_due(), &attempt.outcome, lease.state, attempt.now);
     ledger.append(&entry)?;
     Ok(lease.state)
-}
-
-/// Gives a stuck lease another round of attempts; others stay as they are.
-pub(super) fn retry_lease(
-    ledger: &mut Ledger<'_>,
-    id: IntentId,
-    now: Timestamp,
-) -> Result<Option<LeaseState>, Fault> {
-    let Some(mut lease) = ledger.lease(id)? else { return Ok(None) };
-    let before = lease.state;
-    if before != LeaseState::Stuck {
-        return Ok(Some(before));
-    }
-    lease.fall_due(LeaseEvent::Retried, DueCause::Operator, now)?;
-    lease.attempts = 0;
-    ledger.update_lease(before, &lease)?;
-    ledger.append(&Entry::lease_due(&lease.as_due(), DueCause::Operator, now))?;
-    Ok(Some(lease.state))
 }
 
 fn find(ledger: &Ledger<'_>, id: IntentId) -> Result<StoredLease, Fault> {

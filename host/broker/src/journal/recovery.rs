@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::checkpoint::CheckpointConnection;
 use super::fault::{Fault, Reach};
+use super::holdings::Holdings;
 use super::ledger::{Ledger, Tip, Told, load_head};
 use super::readers::Readers;
 use super::ring::Ring;
@@ -27,6 +28,8 @@ pub(super) struct Database {
     identity: Identity,
     /// What was last answered for.
     tip: Tip,
+    /// Who holds how many leases, as the file says.
+    holdings: Holdings,
     /// What a commit without an answer would have come to: it may or may not be in the file.
     unanswered: Option<Tip>,
     trouble: Option<Trouble>,
@@ -73,6 +76,7 @@ impl Database {
             conn,
             identity,
             tip,
+            holdings: Holdings::default(),
             unanswered,
             trouble,
         })
@@ -122,7 +126,7 @@ impl Database {
     ) -> Result<(T, Told), Fault> {
         let Some(conn) = &self.conn else { return Err(Fault::unwritable("it is not open")) };
         let before = self.tip;
-        let mut ledger = Ledger::new(conn, Arc::clone(&self.seals), before);
+        let mut ledger = Ledger::new(conn, Arc::clone(&self.seals), (before, &mut self.holdings));
         let run = |sql: &str| -> Result<(), Fault> {
             conn.prepare_cached(sql)?.execute([])?;
             Ok(())
@@ -149,11 +153,15 @@ impl Database {
                     self.seals = Arc::clone(ledger.seals());
                     self.ring.settle(&self.seals);
                 }
-                Ok((done, ledger.into_told()))
+                let told = ledger.into_told();
+                self.holdings.settle();
+                Ok((done, told))
             }
             Err(fault) => {
                 // Fails when SQLite has rolled back already, and then it is not needed.
                 let _rolled_back = run("ROLLBACK");
+                drop(ledger);
+                self.holdings.take_back(0);
                 Err(fault)
             }
         }
@@ -202,6 +210,7 @@ impl Database {
         drop(self.conn.take());
         let conn = self.store.connect_writer()?;
         self.tip = self.proven_tip(&conn)?;
+        self.holdings = Holdings::default();
         self.conn = Some(conn);
         self.unanswered = None;
         self.write_ballast()?;
@@ -232,6 +241,8 @@ impl Database {
         let found = self.proven_tip(&conn);
         self.conn = Some(conn);
         self.tip = found?;
+        // A commit without an answer may be in the file after all.
+        self.holdings = Holdings::default();
         self.unanswered = None;
         Ok(())
     }

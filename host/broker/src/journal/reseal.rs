@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::SqliteJournal;
 use super::fault::Fault;
+use super::holdings::Holdings;
 use super::ledger::{Ledger, Tip, meta};
 use super::rows::parsed;
 use super::seal::{SealError, SealingKey, Seals};
@@ -96,7 +97,8 @@ pub(super) fn at_start(
     let tip = Tip::load(conn, &old)?;
     let new = Arc::new(derived(conn, key)?);
     let transaction = conn.unchecked_transaction()?;
-    let mut ledger = Ledger::new(&transaction, old, tip);
+    let mut holdings = Holdings::default();
+    let mut ledger = Ledger::new(&transaction, old, (tip, &mut holdings));
     reseal(&mut ledger, &new, act)?;
     ledger.tip().save(&transaction, &new)?;
     transaction.commit()?;

@@ -194,6 +194,24 @@ fn due_batch(
     Ok(ended)
 }
 
+/// Gives a stuck lease another round of attempts; others stay as they are.
+pub(super) fn retry_lease(
+    ledger: &mut Ledger<'_>,
+    id: IntentId,
+    now: Timestamp,
+) -> Result<Option<LeaseState>, Fault> {
+    let Some(mut lease) = ledger.lease(id)? else { return Ok(None) };
+    let before = lease.state;
+    if before != LeaseState::Stuck {
+        return Ok(Some(before));
+    }
+    lease.fall_due(LeaseEvent::Retried, DueCause::Operator, now)?;
+    lease.attempts = 0;
+    ledger.update_lease(before, &lease)?;
+    ledger.append(&Entry::lease_due(&lease.as_due(), DueCause::Operator, now))?;
+    Ok(Some(lease.state))
+}
+
 fn seen(conn: &Connection, leases: &[IntentId]) -> Result<Vec<LeaseSeen>, Fault> {
     let mut statement =
         conn.prepare_cached("SELECT id, state, attempts, expires_at FROM leases WHERE id = ?1")?;

@@ -1,7 +1,6 @@
 //! Ends what a snapshot no longer permits: sessions and single leases, a few in one transaction.
 //! Decides nothing; each withdrawal brings the refusal that is its reason.
 
-use claviger_core::decide::Denial;
 use claviger_core::ids::IntentId;
 use claviger_core::journal::Entry;
 use claviger_core::lease::{DueCause, LeaseEvent, LeaseState};
@@ -25,17 +24,19 @@ pub(super) fn withdraw(
         return Ok(Err(WithdrawError::SnapshotStale));
     }
     let mut withdrawn = Withdrawn::default();
-    for Withdrawal { of, denial } in withdrawals {
-        match *of {
+    for withdrawal in withdrawals {
+        match withdrawal.of {
             Held::Session(id) => {
-                let ending =
-                    Ending { cause: EndCause::NoLongerPermitted, by: By::Refusal(denial), now };
+                let by = By::Refusal(&withdrawal.denial);
+                let ending = Ending { cause: EndCause::NoLongerPermitted, by, now };
                 if let Some(ended) = end_session(ledger, id, &ending)? {
                     withdrawn.sessions.push(id);
                     withdrawn.leases_due += ended.leases_due;
                 }
             }
-            Held::Lease(id) => withdrawn.leases_due += withdraw_lease(ledger, id, (denial, now))?,
+            Held::Lease(id) => {
+                withdrawn.leases_due += withdraw_lease(ledger, id, (withdrawal, now))?;
+            }
         }
     }
     Ok(Ok(withdrawn))
@@ -45,8 +46,13 @@ pub(super) fn withdraw(
 fn withdraw_lease(
     ledger: &mut Ledger<'_>,
     id: IntentId,
-    (denial, now): (&Denial, Timestamp),
+    (withdrawal, now): (&Withdrawal, Timestamp),
 ) -> Result<u64, Fault> {
+    let Withdrawal { denial, unless_within, .. } = withdrawal;
+    // Counted a while ago: what was given back meanwhile has made room.
+    if !unless_within.is_empty() && ledger.holdings()?.is_within(unless_within) {
+        return Ok(0);
+    }
     let Some(mut lease) = ledger.lease(id)? else { return Ok(0) };
     let before = lease.state;
     let act_at = match before {

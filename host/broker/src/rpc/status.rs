@@ -270,6 +270,19 @@ fn of_plugin(error: &PluginError) -> Status {
 
 fn denied(id: DenialId, denial: &Denial) -> Status {
     let id = id.to_string();
+    if denial.reason.is_budget() {
+        let wait = denial.reason.retry_after();
+        let mut details = info(
+            denial.reason.code(),
+            &[("denial_id", &id), ("next", "release what is no longer needed, or come back later")],
+        );
+        details.set_retry_info(wait);
+        return Status::with_error_details(
+            Code::ResourceExhausted,
+            denial.reason.to_string(),
+            details,
+        );
+    }
     let next = format!("change what the sentence names, or ask the platform team about `{id}`");
     let told = denial.told();
     let details = info(told.code(), &[("denial_id", &id), ("next", &next)]);

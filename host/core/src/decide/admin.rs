@@ -52,7 +52,7 @@ pub fn decide_admin(
         Err(refusal) => {
             let reason = DenialReason::of_admin(&refusal, &ask);
             let (refused, policies) = (Refused::Admin(Box::new(ask)), refusal.policies());
-            Err(Denial { reason, refused, policies, snapshot: digest, at: now })
+            Err(Denial { reason, refused, policies, snapshot: digest, at: now, repeats: 0 })
         }
     }
 }

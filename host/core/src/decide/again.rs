@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Denial, DenialReason, Refused, Run, SessionAsk, Weighing, permits_to_run, ttl, weigh};
 use crate::ask::Ask;
+use crate::budget::LeaseLimit;
 use crate::lease::HeldLease;
 use crate::policy::{PolicySnapshot, SnapshotDigest};
 use crate::session::Session;
@@ -17,6 +18,8 @@ pub struct Confirmed {
     pub policies: Vec<String>,
     /// The snapshot that decided.
     pub snapshot: SnapshotDigest,
+    /// How many such leases there may be; a session counts none.
+    pub lease_limits: Vec<LeaseLimit>,
 }
 
 /// Decides whether `session` may go on: whether its workload might open it now, for its
@@ -44,9 +47,9 @@ pub fn decide_session_again(
             parent: None,
         };
         let refused = Refused::Session(ask);
-        Denial { reason, refused, policies, snapshot: snapshot.digest(), at: now }
+        Denial { reason, refused, policies, snapshot: snapshot.digest(), at: now, repeats: 0 }
     })?;
-    Ok(Confirmed { policies, snapshot: snapshot.digest() })
+    Ok(Confirmed { policies, snapshot: snapshot.digest(), lease_limits: Vec::new() })
 }
 
 /// Decides whether the session of `held` may go on holding it: whether it might be issued now
@@ -58,15 +61,13 @@ pub fn decide_lease_again(
     now: Timestamp,
 ) -> Result<Confirmed, Denial> {
     let life = held.life();
-    let deny = |reason, policies| {
-        let ask = Ask {
-            scope: held.scope.clone(),
-            ttl: Some(life),
-            idempotency_key: None,
-            claimed_reason: None,
-        };
-        let refused = Refused::Issue { session: Arc::clone(&held.session), ask };
-        Denial { reason, refused, policies, snapshot: snapshot.digest(), at: now }
+    let deny = |reason, policies| Denial {
+        reason,
+        refused: refused(held),
+        policies,
+        snapshot: snapshot.digest(),
+        at: now,
+        repeats: 0,
     };
     let Some((backend, scope)) = snapshot.catalog().scope(&held.scope) else {
         return Err(deny(DenialReason::UnknownScope { scope: held.scope.clone() }, vec![]));
@@ -76,7 +77,38 @@ pub fn decide_lease_again(
     let weighed =
         weigh(snapshot, &weighing, now).map_err(|(reason, policies)| deny(reason, policies))?;
     ttl::within(life, &weighed.limits).map_err(|reason| deny(reason, weighed.policies.clone()))?;
-    Ok(Confirmed { policies: weighed.policies, snapshot: snapshot.digest() })
+    Ok(Confirmed {
+        policies: weighed.policies,
+        snapshot: snapshot.digest(),
+        lease_limits: weighed.lease_limits,
+    })
+}
+
+/// The refusal of a lease that is permitted, and one too many under `limit`.
+pub fn one_too_many(
+    held: &HeldLease,
+    confirmed: &Confirmed,
+    (limit, now): (LeaseLimit, Timestamp),
+) -> Denial {
+    Denial {
+        reason: DenialReason::TooManyLeases { limit, wait: None },
+        refused: refused(held),
+        policies: confirmed.policies.clone(),
+        snapshot: confirmed.snapshot,
+        at: now,
+        repeats: 0,
+    }
+}
+
+/// What the session would have had to ask for.
+fn refused(held: &HeldLease) -> Refused {
+    let ask = Ask {
+        scope: held.scope.clone(),
+        ttl: Some(held.life()),
+        idempotency_key: None,
+        claimed_reason: None,
+    };
+    Refused::Issue { session: Arc::clone(&held.session), ask }
 }
 
 #[cfg(test)]

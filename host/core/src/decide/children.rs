@@ -108,6 +108,7 @@ impl Tree {
             roles: roles.collect(),
             catalog: Catalog { backends: ["a", "b"].map(backend).into() },
             teams: [("t".parse().unwrap(), team)].into(),
+            ..PolicySources::default()
         });
         loaded.unwrap_or_else(|problems| panic!("{problems:#?}"))
     }

@@ -1,12 +1,14 @@
 //! A refusal: its reason as a type, and as a sentence that says what would have to change.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LimitSource, Refusal, SessionAsk, TtlLimit};
 use crate::admin::AdminAsk;
 use crate::ask::Ask;
+use crate::budget::{LeaseLimit, Spent};
 use crate::catalog::Scope;
 use crate::name::{Authorization, RoleName, ScopeName};
 use crate::policy::{Guardrail, SnapshotDigest};
@@ -26,6 +28,8 @@ pub struct Denial {
     pub snapshot: SnapshotDigest,
     /// When.
     pub at: Timestamp,
+    /// How many like it came before it and were not recorded one by one.
+    pub repeats: u64,
 }
 
 impl Denial {
@@ -156,6 +160,15 @@ pub enum DenialReason {
         /// The bound.
         most: usize,
     },
+    /// Too many were issued within a minute.
+    TooManyIssues(Spent),
+    /// Too many are held at once.
+    TooManyLeases {
+        /// The limit that is reached.
+        limit: LeaseLimit,
+        /// When the next one that counts ends by itself, if that is known.
+        wait: Option<Duration>,
+    },
     /// A session life outside the bounds was asked for.
     SessionLife {
         /// What was asked for.
@@ -233,6 +246,23 @@ impl DenialReason {
             Self::TtlTooShort { .. } => "TTL_TOO_SHORT",
             Self::SessionLife { .. } => "SESSION_LIFE",
             Self::TooDeep { .. } => "TOO_DEEP",
+            Self::TooManyIssues(_) => "BUDGET_ISSUES",
+            Self::TooManyLeases { limit: LeaseLimit { policy: None, .. }, .. } => "BUDGET_LEASES",
+            Self::TooManyLeases { limit: LeaseLimit { policy: Some(_), .. }, .. } => "MAX_ACTIVE",
+        }
+    }
+
+    /// Whether it is a budget that is used up: what was asked for is permitted, only not now.
+    pub const fn is_budget(&self) -> bool {
+        matches!(self, Self::TooManyIssues(_) | Self::TooManyLeases { .. })
+    }
+
+    /// When to come back, where time alone helps.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyIssues(Spent { wait, .. }) => Some(*wait),
+            Self::TooManyLeases { wait, .. } => *wait,
+            _ => None,
         }
     }
 }
@@ -300,6 +330,8 @@ impl fmt::Display for DenialReason {
                 span(*got)
             ),
             Self::TooDeep { most } => too_deep(f, *most),
+            Self::TooManyIssues(spent) => too_many_issues(f, spent),
+            Self::TooManyLeases { limit, wait } => too_many_leases(f, limit, *wait),
             Self::SessionLife { asked, most } => session_life(f, *asked, *most),
         }
     }
@@ -368,6 +400,48 @@ fn undeclared_above(
         "scope `{scope}` needs `{authorization}`, which the prompt file of role `{role}` and those of the sessions above it (role {}) must all declare: add it under `authorizations:` where it is missing, have the change reviewed, and open a new session",
         quoted(&above)
     )
+}
+
+fn too_many_issues(f: &mut fmt::Formatter<'_>, Spent { limit, wait }: &Spent) -> fmt::Result {
+    write!(
+        f,
+        "{} may be issued {} a minute, and has been: ask again in {}",
+        limit.of,
+        credentials(limit.per_minute),
+        soon(*wait)
+    )
+}
+
+fn too_many_leases(
+    f: &mut fmt::Formatter<'_>,
+    LeaseLimit { of, most, policy }: &LeaseLimit,
+    wait: Option<Duration>,
+) -> fmt::Result {
+    write!(f, "{of} may hold {} at once", credentials(*most))?;
+    if let Some(policy) = policy {
+        write!(f, ", by `@max_active` of policy `{policy}`")?;
+    }
+    f.write_str(", and does: release one")?;
+    match wait {
+        Some(wait) => {
+            write!(f, ", or ask again in {}, when the next one ends by itself", soon(wait))
+        }
+        None => Ok(()),
+    }
+}
+
+fn credentials(count: NonZeroU32) -> String {
+    if count == NonZeroU32::MIN {
+        "1 credential".to_owned()
+    } else {
+        format!("{count} credentials")
+    }
+}
+
+/// Whole seconds, rounded up: who comes back then is not too early.
+fn soon(wait: Duration) -> humantime::FormattedDuration {
+    let secs = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+    humantime::format_duration(Duration::from_secs(secs.max(1)))
 }
 
 pub(super) fn span(duration: Duration) -> humantime::FormattedDuration {

@@ -132,6 +132,7 @@ fn snapshot() -> PolicySnapshot {
             team("payments", &[], &["alice"]),
         ]
         .into(),
+        ..PolicySources::default()
     };
     PolicySnapshot::load(sources).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::denial::span;
+use super::denial::{Denial, DenialReason, Refused, span};
 use crate::ask::Ask;
+use crate::budget::{IssueLimit, LeaseLimit};
 use crate::catalog::{Backend, Scope};
 use crate::name::IdempotencyKey;
 use crate::policy::SnapshotDigest;
@@ -31,6 +32,8 @@ pub(super) struct Granted {
     pub(super) scope: Arc<Scope>,
     pub(super) ttl: Duration,
     pub(super) ttl_max: Duration,
+    pub(super) issue_limits: Vec<IssueLimit>,
+    pub(super) lease_limits: Vec<LeaseLimit>,
     pub(super) now: Timestamp,
     pub(super) policies: Vec<String>,
     pub(super) snapshot: SnapshotDigest,
@@ -83,6 +86,29 @@ impl Permit {
     /// How long it could have lived, had that been asked for.
     pub const fn ttl_max(&self) -> Duration {
         self.granted.ttl_max
+    }
+
+    /// How many issues a minute there may be.
+    pub fn issue_limits(&self) -> &[IssueLimit] {
+        &self.granted.issue_limits
+    }
+
+    /// How many leases at once there may be.
+    pub fn lease_limits(&self) -> &[LeaseLimit] {
+        &self.granted.lease_limits
+    }
+
+    /// The refusal of what is permitted, and too much of it.
+    pub(crate) fn too_much(&self, reason: DenialReason) -> Denial {
+        let (session, ask) = (Arc::clone(&self.granted.session), self.granted.ask.clone());
+        Denial {
+            reason,
+            refused: Refused::Issue { session, ask },
+            policies: self.granted.policies.clone(),
+            snapshot: self.granted.snapshot,
+            at: self.granted.now,
+            repeats: 0,
+        }
     }
 
     /// When it was decided.

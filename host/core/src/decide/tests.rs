@@ -7,7 +7,10 @@
     reason = "a test may panic"
 )]
 
+use std::num::NonZeroU32;
+
 use super::*;
+use crate::budget::{IssueLimit, Spent};
 use crate::catalog::{Scope, ShortTtl};
 use crate::fixture;
 use crate::policy::{PolicyFile, PolicySources};
@@ -232,6 +235,25 @@ fn another_permit_never_lengthens_what_one_limits() {
 }
 
 #[test]
+fn the_smallest_max_active_counts_beside_every_budget() {
+    let mut sources = fixture::sources();
+    let text = r#"@id("five") @max_active("5") permit (principal, action == Action::"issue", resource);
+        @id("two") @max_active("2") permit (principal, action == Action::"issue", resource);"#;
+    sources.policies.push(PolicyFile { path: "p.cedar".into(), text: text.into() });
+    sources.budgets.role.live_leases = NonZeroU32::new(9);
+    let permit = decide(&load(sources), &fixture::session(), &fixture::ask(), fixture::now());
+    let limits: Vec<_> = permit
+        .unwrap()
+        .lease_limits()
+        .iter()
+        .map(|limit| (limit.of.to_string(), limit.most.get(), limit.policy.clone()))
+        .collect();
+    let scope = "role `reader` on scope `orders-db/readonly`".to_owned();
+    let expect = [("role `reader`".to_owned(), 9, None), (scope, 2, Some("two".to_owned()))];
+    assert_eq!(limits, expect);
+}
+
+#[test]
 fn a_forbid_beats_every_permit() {
     let snapshot = snapshot_with(
         r#"@id("no") @reason("not on a Monday") forbid (principal in Role::"reader", action, resource in Backend::"orders-db");"#,
@@ -279,6 +301,7 @@ fn says_what_would_have_to_change() {
     ];
     let (role, scope) = ("reader".parse::<RoleName>().unwrap(), fixture::ask().scope);
     let (hour, second) = (Duration::from_hours(1), Duration::from_secs(1));
+    let many = NonZeroU32::new(20).unwrap();
     let limit = |source| TtlLimit { most: second, source };
     let made = [
         decide_session(&fixture::snapshot(), &session_ask("writer"), fixture::now())
@@ -314,6 +337,22 @@ fn says_what_would_have_to_change() {
             limited: Some(limit(LimitSource::SessionEnd)),
         },
         DenialReason::SessionLife { asked: hour * 13, most: SESSION_LIFE_MAX },
+        DenialReason::TooManyIssues(Spent {
+            limit: IssueLimit { of: Subject::Role(session_ask("reader").role), per_minute: many },
+            wait: Duration::from_millis(11_001),
+        }),
+        DenialReason::TooManyLeases {
+            limit: LeaseLimit { of: Subject::Requester("unix:1".into()), most: many, policy: None },
+            wait: Some(hour),
+        },
+        DenialReason::TooManyLeases {
+            limit: LeaseLimit {
+                of: Subject::Scope(session_ask("reader").role, fixture::ask().scope),
+                most: NonZeroU32::MIN,
+                policy: Some("a".into()),
+            },
+            wait: None,
+        },
     ];
     let lines = reasons.iter().chain(&made).map(|reason| format!("{}: {reason}", reason.code()));
     insta::assert_snapshot!("sentences", lines.collect::<Vec<_>>().join("\n"));

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::decide::{Denial, decide_lease_again, decide_session_again};
+use crate::budget::{LeaseLimit, Subject};
+use crate::decide::{Denial, decide_lease_again, decide_session_again, one_too_many};
 use crate::ids::SessionId;
 use crate::lease::HeldLease;
 use crate::name::RoleName;
@@ -88,7 +89,8 @@ impl Again {
             for session in page {
                 self.passed.sessions += 1;
                 if let Some(denial) = self.refused(snapshot, &session, now) {
-                    withdrawals.push(Withdrawal { of: Held::Session(session.id()), denial });
+                    let (of, unless_within) = (Held::Session(session.id()), Vec::new());
+                    withdrawals.push(Withdrawal { of, denial, unless_within });
                 }
             }
             self.withdraw(ports, withdrawals).await?;
@@ -101,6 +103,7 @@ impl Again {
         snapshot: &PolicySnapshot,
     ) -> Result<(), PassError> {
         let mut after = None;
+        let mut counted = Counted::default();
         loop {
             let page = ports.journal().held_leases_after(after, LEASES_AT_ONCE).await?;
             let Some(last) = page.last() else { return Ok(()) };
@@ -109,9 +112,7 @@ impl Again {
             let mut withdrawals = Vec::new();
             for lease in page {
                 self.passed.leases += 1;
-                if let Some(denial) = self.refused_lease(snapshot, &lease, now) {
-                    withdrawals.push(Withdrawal { of: Held::Lease(lease.id), denial });
-                }
+                withdrawals.extend(self.refused_lease(snapshot, &lease, (&mut counted, now)));
             }
             self.withdraw(ports, withdrawals).await?;
         }
@@ -134,13 +135,21 @@ impl Again {
         &mut self,
         snapshot: &PolicySnapshot,
         lease: &HeldLease,
-        now: Timestamp,
-    ) -> Option<Denial> {
+        (counted, now): (&mut Counted, Timestamp),
+    ) -> Option<Withdrawal> {
         let session = &lease.session;
         if !session.is_live_at(now) || self.absent.spares(snapshot, session.role(), now) {
             return None;
         }
-        decide_lease_again(snapshot, lease, now).err()
+        let of = Held::Lease(lease.id);
+        match decide_lease_again(snapshot, lease, now) {
+            Ok(confirmed) => {
+                let limit = counted.one_more(&confirmed.lease_limits)?;
+                let denial = one_too_many(lease, &confirmed, (limit, now));
+                Some(Withdrawal { of, denial, unless_within: confirmed.lease_limits })
+            }
+            Err(denial) => Some(Withdrawal { of, denial, unless_within: Vec::new() }),
+        }
     }
 
     async fn withdraw<P: Ports>(
@@ -160,6 +169,25 @@ impl Again {
             Err(WithdrawError::SnapshotStale) => Err(PassError::Overtaken),
             Err(WithdrawError::Journal(error)) => Err(error.into()),
         }
+    }
+}
+
+/// How many of the leases seen so far may stay, for whom.
+#[derive(Debug, Default)]
+struct Counted(BTreeMap<Subject, u32>);
+
+impl Counted {
+    /// Counts one more, unless it is one too many: then says under which limit. Leases come in the
+    /// order of their sessions and of their own age, so that what came last ends first.
+    fn one_more(&mut self, limits: &[LeaseLimit]) -> Option<LeaseLimit> {
+        let count = |of: &Subject| self.0.get(of).copied().unwrap_or(0);
+        if let Some(full) = limits.iter().find(|limit| count(&limit.of) >= limit.most.get()) {
+            return Some(full.clone());
+        }
+        for limit in limits {
+            *self.0.entry(limit.of.clone()).or_insert(0) += 1;
+        }
+        None
     }
 }
 

@@ -7,15 +7,15 @@ use thiserror::Error;
 
 use super::{DECIDE_AGAIN_MAX, random};
 use crate::ask::Ask;
-use crate::decide::{Confirmed, Denial, decide, decide_lease_again};
-use crate::ids::{DenialId, IntentId};
+use crate::decide::{Confirmed, Denial, DenialReason, decide, decide_lease_again};
+use crate::ids::{DenialId, IntentId, SessionId};
 use crate::intent::Intent;
 use crate::issued::{Credential, Issued};
 use crate::lease::{HeldLease, Lease, LeaseState};
 use crate::policy::PolicySnapshot;
 use crate::ports::{
     Clock, CloseError, Journal, JournalError, Minted, OpenError, PluginError, Plugins, Policies,
-    Ports, Standing,
+    Ports, Rates, Repeated, Standing,
 };
 use crate::session::Session;
 use crate::time::Timestamp;
@@ -61,13 +61,21 @@ async fn open<P: Ports>(
     session: &Arc<Session>,
     ask: &Ask,
 ) -> Result<Intent, IssueError> {
-    for _ in 0..=DECIDE_AGAIN_MAX {
+    for attempt in 0..=DECIDE_AGAIN_MAX {
         let snapshot = ports.policies().current();
         let now = ports.clock().now();
         let permit = match decide(&snapshot, session, ask, now) {
             Ok(permit) => permit,
             Err(denial) => return Err(deny(ports, denial).await),
         };
+        // Before anything is recorded, so that a flood costs decisions and nothing else; after the
+        // decision, so that what is not permitted takes from no budget.
+        if attempt == 0
+            && let Err(spent) = ports.rates().take(permit.issue_limits())
+        {
+            let denial = permit.too_much(DenialReason::TooManyIssues(spent));
+            return Err(deny_repeatedly(ports, denial, session.id()).await);
+        }
         let id = IntentId::mint(now, &random(ports.entropy()));
         match ports.journal().open_intent(id, &permit, now).await {
             // INVARIANT (no-plugin-without-intent): the number exists only once the entry is durable.
@@ -76,6 +84,11 @@ async fn open<P: Ports>(
             Err(OpenError::SessionEnded) => return Err(IssueError::SessionEnded),
             Err(OpenError::KeyUsed { lease, state }) => {
                 return Err(IssueError::KeyUsed { lease, state });
+            }
+            Err(OpenError::TooManyLeases { limit, frees_at }) => {
+                let wait = frees_at.map(|at| at.since(now));
+                let denial = permit.too_much(DenialReason::TooManyLeases { limit: *limit, wait });
+                return Err(deny_repeatedly(ports, denial, session.id()).await);
             }
             Err(OpenError::Journal(error)) => return Err(error.into()),
         }
@@ -139,6 +152,27 @@ async fn deny<P: Ports>(ports: &P, denial: Denial) -> IssueError {
     match ports.journal().record_denial(id, &denial).await {
         Ok(_) => IssueError::Denied { id, denial: Box::new(denial) },
         Err(error) => error.into(),
+    }
+}
+
+/// Records a refusal by a budget, unless one like it was recorded a moment ago: a loop that asks
+/// again and again must not fill the journal. The agent then gets the id of that one.
+async fn deny_repeatedly<P: Ports>(
+    ports: &P,
+    mut denial: Denial,
+    session: SessionId,
+) -> IssueError {
+    let code = denial.reason.code();
+    match ports.rates().repeated(session, code) {
+        Repeated::Again(id) => IssueError::Denied { id, denial: Box::new(denial) },
+        Repeated::First { repeats } => {
+            denial.repeats = repeats;
+            let denied = deny(ports, denial).await;
+            if let IssueError::Denied { id, .. } = &denied {
+                ports.rates().recorded(session, code, *id);
+            }
+            denied
+        }
     }
 }
 

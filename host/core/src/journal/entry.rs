@@ -112,6 +112,9 @@ pub struct Entry {
     /// The second operator, who approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approver: Option<String>,
+    /// How many refusals like this one came before it and have no entry of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<u64>,
 }
 
 /// What an entry is about.
@@ -218,6 +221,7 @@ impl Entry {
             action: None,
             resource: None,
             approver: None,
+            repeats: None,
         }
     }
 
@@ -325,6 +329,7 @@ impl Entry {
             Refused::Admin(ask) => Self::of_admin(denial.at, Event::Denied, ask),
         };
         entry.denial = Some(id);
+        entry.repeats = (denial.repeats > 0).then_some(denial.repeats);
         entry.detail = Some(denial.reason.to_string());
         entry.refused_by(denial)
     }

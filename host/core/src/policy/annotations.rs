@@ -1,6 +1,7 @@
 //! Reads what the annotations of one policy say. An annotation that is not understood is refused:
 //! most of them are limits, and a limit that is silently ignored is none.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use cedar_policy::{Effect, Policy};
@@ -12,6 +13,7 @@ use crate::decide::TTL_MAX;
 pub(super) struct Annotations {
     pub(super) id: Option<String>,
     pub(super) ttl_max: Option<Duration>,
+    pub(super) max_active: Option<NonZeroU32>,
     pub(super) reason: Option<String>,
     pub(super) problems: Vec<String>,
 }
@@ -26,12 +28,14 @@ impl Annotations {
                 "max_ttl" => max_ttl(policy.effect(), can_issue, value)
                     .map(|ttl_max| read.ttl_max = Some(ttl_max)),
                 "reason" => reason(policy.effect(), value).map(|reason| read.reason = Some(reason)),
-                "approval" | "max_active" => Err(format!(
+                "max_active" => max_active(policy.effect(), can_issue, value)
+                    .map(|max_active| read.max_active = Some(max_active)),
+                "approval" => Err(format!(
                     "`@{name}` is not supported yet, and without it this policy would allow more \
                      than it says: remove the policy until it is"
                 )),
                 _ => Err(format!(
-                    "annotation `@{name}` is not known: the known ones are `@id`, `@max_ttl` and `@reason`"
+                    "annotation `@{name}` is not known: the known ones are `@id`, `@max_ttl`, `@max_active` and `@reason`"
                 )),
             };
             read.problems.extend(problem.err());
@@ -83,6 +87,28 @@ fn max_ttl(effect: Effect, can_issue: CanIssue, value: &str) -> Result<Duration,
     Ok(ttl_max)
 }
 
+fn max_active(effect: Effect, can_issue: CanIssue, value: &str) -> Result<NonZeroU32, String> {
+    if effect == Effect::Forbid {
+        return Err("`@max_active` limits what a permit allows, but this is a forbid: \
+                    write it on the permit"
+            .to_owned());
+    }
+    if can_issue == CanIssue::No {
+        return Err("`@max_active` limits credentials, but this permit does not apply to \
+                    `Action::\"issue\"`: sessions have `live_max` in the configuration"
+            .to_owned());
+    }
+    // Nothing but digits: `+1` and ` 1` are not how people write a limit.
+    let plain = value.bytes().all(|byte| byte.is_ascii_digit()) && !value.starts_with('0');
+    let number = value.parse().ok().filter(|_| plain);
+    number.filter(|number: &NonZeroU32| number.get() <= MAX_ACTIVE_MAX).ok_or_else(|| {
+        format!(
+            "`@max_active(\"{}\")` is not a number between 1 and {MAX_ACTIVE_MAX}: to allow none, write a forbid",
+            clip(value)
+        )
+    })
+}
+
 fn reason(effect: Effect, value: &str) -> Result<String, String> {
     if effect != Effect::Forbid {
         return Err("`@reason` is the sentence of a refusal, but this is a permit: \
@@ -107,6 +133,9 @@ const ID_CHARS_MAX: usize = 128;
 
 /// Three sentences. The agent reads it, so every character costs tokens.
 const REASON_CHARS_MAX: usize = 400;
+
+/// Far above what one role holds of one scope; a longer number is a slip of the finger.
+const MAX_ACTIVE_MAX: u32 = 1_000_000;
 
 /// Cedar sees whole seconds.
 const TTL_MIN: Duration = Duration::from_secs(1);

@@ -134,10 +134,10 @@ impl<'a> Loading<'a> {
         let covers_issue = slice::covers(policy, &self.model.issue);
         let can_issue = if covers_issue { CanIssue::Yes } else { CanIssue::No };
         let read = Annotations::read(policy, can_issue);
-        for problem in read.problems {
-            self.report.add(&place, problem);
+        for problem in &read.problems {
+            self.report.add(&place, problem.clone());
         }
-        let id = read.id.unwrap_or_else(|| policy.id().to_string());
+        let id = read.id.clone().unwrap_or_else(|| policy.id().to_string());
         let reserved = BUILT_IN_PREFIXES.into_iter().find(|prefix| id.starts_with(prefix));
         if let (Origin::User, Some(prefix)) = (origin, reserved) {
             let message = format!(
@@ -154,7 +154,8 @@ impl<'a> Loading<'a> {
             return self.report.add(&place, message);
         }
         let guardrail = (origin == Origin::BuiltIn).then(|| Guardrail::of_id(&id)).flatten();
-        let deciding = Deciding { id, guardrail, ttl_max: read.ttl_max, reason: read.reason };
+        let Annotations { ttl_max, max_active, reason, .. } = read;
+        let deciding = Deciding { id, guardrail, ttl_max, max_active, reason };
         self.by_id.insert(policy.id().clone(), self.parsed.len());
         self.parsed.push(Parsed { policy, deciding, place });
     }

@@ -30,6 +30,7 @@ pub(super) fn seal(sources: &PolicySources) -> Result<SnapshotDigest, serde_json
     hash.json(&roles.collect::<Vec<_>>())?;
     hash.json(&sources.catalog)?;
     hash.json(&sources.teams)?;
+    hash.json(&sources.budgets)?;
     Ok(SnapshotDigest(hash.0.finalize().into()))
 }
 
@@ -61,4 +62,4 @@ impl Framed {
 }
 
 /// Sets these digests apart from all others, and from those of another framing.
-const VERSION: &[u8] = b"claviger policy snapshot 1";
+const VERSION: &[u8] = b"claviger policy snapshot 2";

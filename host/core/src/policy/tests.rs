@@ -163,7 +163,7 @@ fn says_where_and_what_is_wrong() {
         (
             "@maxttl(\"1h\") permit (principal, action, resource);",
             &[
-                "annotation `@maxttl` is not known: the known ones are `@id`, `@max_ttl` and `@reason`",
+                "annotation `@maxttl` is not known: the known ones are `@id`, `@max_ttl`, `@max_active` and `@reason`",
             ],
         ),
         (
@@ -171,8 +171,8 @@ fn says_where_and_what_is_wrong() {
             &["p.cedar:2:2: `@approval` is not supported yet"],
         ),
         (
-            "@max_active(\"2\") permit (principal, action, resource);",
-            &["`@max_active` is not supported yet"],
+            "@max_active(\"0\") permit (principal, action, resource);",
+            &["`@max_active(\"0\")` is not a number between 1 and 1000000"],
         ),
         ("@max_ttl(\"30m\") forbid (principal, action, resource);", &["but this is a forbid"]),
         (
@@ -186,6 +186,21 @@ fn says_where_and_what_is_wrong() {
     for (text, expect) in cases {
         check(text, expect);
     }
+}
+
+#[test]
+fn takes_only_a_sensible_max_active() {
+    for good in ["1", "20", "1000000"] {
+        check(&format!("@max_active(\"{good}\") {PERMIT_ALL}"), &[]);
+    }
+    for bad in ["", "0", "01", "+1", " 1", "-1", "1.0", "1e3", "two", "1000001", "99999999999"] {
+        check(&format!("@max_active(\"{bad}\") {PERMIT_ALL}"), &["is not a number between 1"]);
+    }
+    check("@max_active(\"1\") forbid (principal, action, resource);", &["but this is a forbid"]);
+    check(
+        "@max_active(\"1\") permit (principal, action == Action::\"open_session\", resource);",
+        &["does not apply to `Action::\"issue\"`"],
+    );
 }
 
 #[test]

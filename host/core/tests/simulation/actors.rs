@@ -149,6 +149,14 @@ pub async fn decide_again(sim: Sim) {
     }
 }
 
+/// The same, and what falls due by it wakes the worker.
+pub async fn decide_again_and_work(sim: Sim) {
+    decide_again(sim.clone()).await;
+    for backend in 0..BACKENDS.len() {
+        worker_pass(sim.clone(), backend).await;
+    }
+}
+
 /// Records a snapshot as loaded, then shows it, as the broker does.
 pub async fn load_policies(sim: Sim, index: usize) {
     let digest = SNAPSHOTS[index].snapshot.digest();

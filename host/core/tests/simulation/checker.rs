@@ -2,6 +2,7 @@
 //! journal's own bookkeeping is not believed, its entries are read again.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use claviger_core::decide::TTL_MAX;
 use claviger_core::flow::revoke::ATTEMPTS_MAX;
@@ -9,6 +10,7 @@ use claviger_core::ids::SessionId;
 use claviger_core::journal::{Entry, Event};
 use claviger_core::lease::LeaseState;
 use claviger_core::policy::SnapshotDigest;
+use claviger_core::session::Ancestor;
 use claviger_core::time::Timestamp;
 
 use super::policies::{Known, SNAPSHOTS};
@@ -54,17 +56,17 @@ impl Checker {
                 return Err(format!("entries have a gap before {seq}"));
             }
             self.last = Some(entry.clone());
-            self.read(entry)?;
+            self.read(world, entry)?;
         }
         Ok(())
     }
 
-    fn read(&mut self, entry: &Entry) -> Result<(), String> {
+    fn read(&mut self, world: &World, entry: &Entry) -> Result<(), String> {
         match entry.event {
             Event::PoliciesLoaded => self.snapshot = entry.snapshot,
             Event::SessionBegun => self.begun(entry)?,
             Event::SessionEnded => self.session(entry)?.ended = true,
-            Event::IntentOpened => self.permitted(entry)?,
+            Event::IntentOpened => self.permitted(world, entry)?,
             Event::LeaseIssued if entry.state == Some(LeaseState::Active) => {
                 self.of_live_session(entry)?;
                 self.granted(entry)?;
@@ -131,15 +133,42 @@ impl Checker {
         Ok(())
     }
 
-    fn permitted(&mut self, entry: &Entry) -> Result<(), String> {
+    fn permitted(&mut self, world: &World, entry: &Entry) -> Result<(), String> {
         self.of_live_session(entry)?;
         self.granted(entry)?;
+        within_the_budget(world, entry)?;
         let (at, ends_at) = (entry.at, self.session(entry)?.ends_at);
         if entry.expires_at.is_none_or(|end| end > at.after(TTL_MAX) || end > ends_at) {
             return Err(format!("outlives its session or the cap: {entry:?}"));
         }
         Ok(())
     }
+}
+
+/// Counted when the entry is read: after its own step, and before the next.
+fn within_the_budget(world: &World, entry: &Entry) -> Result<(), String> {
+    let known = deciding(entry.snapshot)?;
+    let held = || {
+        let rows = world.ledger.leases.values();
+        rows.filter(|row| matches!(row.state, LeaseState::Open | LeaseState::Active))
+    };
+    let of_role = held().filter(|row| Some(&row.role) == entry.role.as_ref()).count();
+    let top = top_of(entry.session.unwrap(), &entry.ancestors);
+    let of_tree = held().filter(|row| top_of(row.session, &row.ancestors) == top).count();
+    if exceeds(of_role, known.role_max) || exceeds(of_tree, known.tree_max) {
+        return Err(format!(
+            "{of_role} leases of a role, {of_tree} of a tree, beyond a budget: {entry:?}"
+        ));
+    }
+    Ok(())
+}
+
+fn exceeds(count: usize, most: Option<NonZeroU32>) -> bool {
+    most.is_some_and(|most| count > most.get() as usize)
+}
+
+fn top_of(session: SessionId, ancestors: &[Ancestor]) -> SessionId {
+    ancestors.first().map_or(session, |top| top.session)
 }
 
 fn deciding(snapshot: Option<SnapshotDigest>) -> Result<&'static Known, String> {
@@ -155,6 +184,18 @@ fn all_is_permitted_still(world: &World) -> Result<(), String> {
         if !known.sessions.contains(&role.as_str()) {
             return Err(format!("a session of `{role}` lives and is no longer permitted"));
         }
+    }
+    let (mut of_roles, mut of_trees) = (BTreeMap::new(), BTreeMap::new());
+    for row in world.ledger.leases.values().filter(|row| row.state == LeaseState::Active) {
+        *of_roles.entry(&row.role).or_insert(0_usize) += 1;
+        *of_trees.entry(top_of(row.session, &row.ancestors)).or_insert(0_usize) += 1;
+    }
+    if of_roles.values().any(|count| exceeds(*count, known.role_max))
+        || of_trees.values().any(|count| exceeds(*count, known.tree_max))
+    {
+        return Err(format!(
+            "leases beyond a budget are active and no longer permitted: {of_roles:?} {of_trees:?}"
+        ));
     }
     for (id, row) in &world.ledger.leases {
         let granted = known.grants.contains(&(row.role.as_str(), row.scope.as_str()));

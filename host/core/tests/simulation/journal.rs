@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use claviger_core::binding::Binding;
+use claviger_core::budget::LeaseLimit;
 use claviger_core::decide::{Denial, Permit};
 use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::intent::Intent;
@@ -73,6 +74,16 @@ impl World {
         {
             return Err(OpenError::KeyUsed { lease: *lease, state: earlier.state });
         }
+        let count = |limit: &&LeaseLimit| self.ledger.count(&limit.of) >= limit.most.get() as usize;
+        if let Some(limit) = opening.limits.iter().find(count)
+            && self.flaw != Flaw::ForgetsLimits
+        {
+            self.coverage.leases_full += 1;
+            return Err(OpenError::TooManyLeases {
+                limit: Box::new(limit.clone()),
+                frees_at: None,
+            });
+        }
         self.ledger.leases.insert(id, row);
         Ok(self.ledger.append(opening.entry))
     }
@@ -138,8 +149,8 @@ impl World {
         if self.flaw == Flaw::WithdrawsNothing {
             return Ok(withdrawn);
         }
-        for Withdrawal { of, denial } in withdrawals {
-            match *of {
+        for withdrawal in withdrawals {
+            match withdrawal.of {
                 Held::Session(id) => {
                     let Some(ended) = self.end_session(id, EndCause::NoLongerPermitted, now) else {
                         continue;
@@ -148,16 +159,25 @@ impl World {
                     withdrawn.sessions.push(id);
                     withdrawn.leases_due += ended.leases_due;
                 }
-                Held::Lease(id) => withdrawn.leases_due += self.withdraw_lease(id, denial, now),
+                Held::Lease(id) => {
+                    withdrawn.leases_due += self.withdraw_lease(id, withdrawal, now);
+                }
             }
         }
         Ok(withdrawn)
     }
 
-    fn withdraw_lease(&mut self, id: IntentId, denial: &Denial, now: Timestamp) -> u64 {
+    fn withdraw_lease(&mut self, id: IntentId, withdrawal: &Withdrawal, now: Timestamp) -> u64 {
+        let Withdrawal { denial, unless_within, .. } = withdrawal;
+        let fits = |limit: &LeaseLimit| self.ledger.count(&limit.of) <= limit.most.get() as usize;
+        if !unless_within.is_empty() && unless_within.iter().all(fits) {
+            return 0;
+        }
+        let at_once = self.flaw == Flaw::RevokesWithdrawnIntentsAtOnce;
         let row = self.ledger.row(id);
         let act_at = match row.state {
             LeaseState::Active => Some(now),
+            LeaseState::Open if at_once => Some(now),
             LeaseState::Open => row.act_at,
             _ => return 0,
         };
@@ -313,6 +333,7 @@ impl World {
 struct Opening {
     entry: Entry,
     snapshot: SnapshotDigest,
+    limits: Vec<LeaseLimit>,
 }
 
 struct Closing {
@@ -415,7 +436,8 @@ impl Journal for Sim {
     ) -> Result<JournalSeq, OpenError> {
         let row = Row::of(permit, now);
         let entry = Entry::intent_opened(id, permit, now);
-        let opening = Opening { entry, snapshot: permit.snapshot() };
+        let limits = permit.lease_limits().to_vec();
+        let opening = Opening { entry, snapshot: permit.snapshot(), limits };
         self.write(move |world| world.open_intent(id, row, opening)).await?
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use claviger_core::budget::Subject;
 use claviger_core::catalog::RevocationClass;
 use claviger_core::decide::Permit;
 use claviger_core::ids::{IntentId, SessionId};
@@ -140,6 +141,24 @@ impl Ledger {
         let mut entry = Entry::new(now, Event::PoliciesLoaded);
         entry.snapshot = Some(digest);
         self.append(entry);
+    }
+
+    /// How many leases count for `of`: those that somebody holds, and those that nothing can end.
+    pub fn count(&self, of: &Subject) -> usize {
+        let counts = |row: &&Row| {
+            let lasting = row.revocation == RevocationClass::ExpireOnly && !row.state.is_final();
+            matches!(row.state, LeaseState::Open | LeaseState::Active) || lasting
+        };
+        let mine = |row: &&Row| match of {
+            Subject::Session(_) => Subject::of_session(row.session, &row.ancestors) == *of,
+            Subject::Role(role) => row.role == *role,
+            Subject::Scope(role, scope) => row.role == *role && row.scope == *scope,
+            Subject::Backend(name) => row.scope.backend() == name,
+            Subject::Requester(id) => {
+                self.sessions.get(&row.session).is_some_and(|of| of.session.requester().id() == id)
+            }
+        };
+        self.leases.values().filter(counts).filter(mine).count()
     }
 
     pub fn forget_last_write(&mut self) {

@@ -1,10 +1,12 @@
-//! Six policy snapshots that the run swaps between, and, written down a second time by hand,
+//! Seven policy snapshots that the run swaps between, and, written down a second time by hand,
 //! what each of them lets a role have.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use claviger_core::budget::{Budget, Budgets};
 use claviger_core::catalog::{Backend, Catalog, RevocationClass, Scope, ShortTtl, Tier};
 use claviger_core::policy::{PolicyFile, PolicySnapshot, PolicySources};
 use claviger_core::prompt::{AuthorizationLimits, PromptDigest, Role};
@@ -19,6 +21,10 @@ pub struct Known {
     pub sessions: &'static [&'static str],
     /// The longest life of a credential.
     pub ttl_max: Duration,
+    /// The most leases that a role may hold at once.
+    pub role_max: Option<NonZeroU32>,
+    /// The most that a top session may hold with all below it.
+    pub tree_max: Option<NonZeroU32>,
 }
 
 pub const ROLES: [&str; 2] = ["reader", "writer"];
@@ -36,7 +42,7 @@ pub const ASKED: [&str; 8] = [
 ];
 
 /// The snapshots; loading one takes longer than a whole run.
-pub static SNAPSHOTS: LazyLock<[Known; 6]> = LazyLock::new(|| {
+pub static SNAPSHOTS: LazyLock<[Known; 7]> = LazyLock::new(|| {
     let everything = "permit (principal, action == Action::\"issue\", resource);";
     let orders_only =
         "permit (principal, action == Action::\"issue\", resource in Backend::\"orders-db\");";
@@ -68,6 +74,7 @@ pub static SNAPSHOTS: LazyLock<[Known; 6]> = LazyLock::new(|| {
         .within(Duration::from_mins(5)),
         load(readers_only, everything, &BOTH_ROLES, &NO_NEW_WRITERS),
         load(OPEN, everything, &READER_ONLY, &READERS),
+        load(OPEN, everything, &BOTH_ROLES, &FEW),
     ]
 });
 
@@ -83,16 +90,20 @@ const EVERYTHING: [(&str, &str); 5] = [
     ("writer", "sts/report"),
 ];
 /// Writers may run no session; one that still runs may be issued what it could before.
-const NO_NEW_WRITERS: Truth = Truth { grants: &EVERYTHING, sessions: &["reader"] };
+const NO_NEW_WRITERS: Truth = Truth { grants: &EVERYTHING, sessions: &["reader"], role_max: None };
 /// Writers are not even known.
 const READERS: Truth = Truth {
     grants: &[("reader", "orders-db/readonly"), ("reader", "sts/report")],
     sessions: &["reader"],
+    role_max: None,
 };
+/// Everything, two at once for a role; for a top session with all below it three, also by the minute.
+const FEW: Truth = Truth { grants: &EVERYTHING, sessions: &ROLES, role_max: NonZeroU32::new(2) };
 
 struct Truth {
     grants: &'static [(&'static str, &'static str)],
     sessions: &'static [&'static str],
+    role_max: Option<NonZeroU32>,
 }
 
 impl Known {
@@ -102,7 +113,7 @@ impl Known {
 }
 
 fn known(issue: &str, writer: &[&str], grants: &'static [(&'static str, &'static str)]) -> Known {
-    let truth = Truth { grants, sessions: &ROLES };
+    let truth = Truth { grants, sessions: &ROLES, role_max: None };
     load(OPEN, issue, &[("reader", &["orders.read"]), ("writer", writer)], &truth)
 }
 
@@ -121,17 +132,21 @@ fn load(open: &str, issue: &str, roles: &[(&str, &[&str])], truth: &Truth) -> Kn
         ),
         backend("sts", RevocationClass::ExpireOnly, &[("report", "orders.read", Tier::Standard)]),
     ];
-    let sources = PolicySources {
+    let mut sources = PolicySources {
         policies: vec![PolicyFile { path: "sim.cedar".into(), text: format!("{open}\n{issue}") }],
         roles: roles.map(|role| (role.name.clone(), role)).collect(),
         catalog: Catalog {
             backends: backends.into_iter().map(|b| (b.name.clone(), Arc::new(b))).collect(),
         },
         teams: BTreeMap::new(),
+        budgets: Budgets::default(),
     };
+    sources.budgets.role.live_leases = truth.role_max;
+    let tree_max = truth.role_max.and_then(|max| max.checked_add(1));
+    sources.budgets.session = Budget { issues_per_minute: tree_max, live_leases: tree_max };
     let snapshot = Arc::new(PolicySnapshot::load(sources).expect("valid policies"));
-    let Truth { grants, sessions } = *truth;
-    Known { snapshot, grants, sessions, ttl_max: Duration::from_hours(2) }
+    let Truth { grants, sessions, role_max } = *truth;
+    Known { snapshot, grants, sessions, ttl_max: Duration::from_hours(2), role_max, tree_max }
 }
 
 fn role(name: &str, authorizations: &[&str]) -> Role {

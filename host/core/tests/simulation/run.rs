@@ -178,8 +178,8 @@ impl Run {
                 Box::pin(actors::load_policies(sim, index))
             }
             (66..68, _) => Box::pin(actors::reap(sim)),
-            (68..71, _) => Box::pin(actors::decide_again(sim)),
-            (71..92, _) => {
+            (68..72, _) => Box::pin(actors::decide_again_and_work(sim)),
+            (72..92, _) => {
                 Box::pin(actors::worker_pass(sim, world.rng.random_range(0..BACKENDS.len())))
             }
             _ if world.clients.len() < CLIENTS_MAX => {

@@ -1,17 +1,18 @@
 //! Everything that exists in one simulated run, and the ports onto it. Durable things (journal,
 //! upstream) survive a crash; queues and futures do not.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use claviger_core::budget::{IssueLimit, Spent, Subject};
 use claviger_core::flow::again::Again;
-use claviger_core::ids::IntentId;
+use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::policy::{PolicySnapshot, SnapshotDigest};
-use claviger_core::ports::{Clock, Entropy, Policies, Ports};
+use claviger_core::ports::{Clock, Entropy, Policies, Ports, Rates, Repeated};
 use claviger_core::session::Session;
 use claviger_core::time::Timestamp;
 use rand::rngs::SmallRng;
@@ -32,6 +33,8 @@ pub enum Flaw {
     ForgetsSnapshot,
     /// `open_intent` does not look for the idempotency key.
     ForgetsKey,
+    /// `open_intent` does not count leases.
+    ForgetsLimits,
     /// `take_due` overlooks intents that were never closed.
     SkipsStaleIntents,
     /// `end_session` leaves the session's leases as they are.
@@ -50,6 +53,8 @@ pub enum Flaw {
     ClosesUnderAnySnapshot,
     /// `withdraw` leaves everything as it is.
     WithdrawsNothing,
+    /// An intent that is no longer permitted is revoked while the plugin mints.
+    RevokesWithdrawnIntentsAtOnce,
     /// A write is acknowledged before it is durable.
     ForgetsLastWriteInACrash,
 }
@@ -71,6 +76,8 @@ pub struct World {
     pub passed: Option<SnapshotDigest>,
     /// What passes know of each other.
     pub again: Again,
+    /// What was issued since the minute began, and which refusal is repeated.
+    pub rates: SimRates,
     /// What the clients know of.
     pub clients: Vec<Client>,
     pub coverage: Coverage,
@@ -139,6 +146,8 @@ coverage!(
     leases_withdrawn,
     roles_spared,
     pass_overtaken,
+    issues_spent,
+    leases_full,
     lapsed,
     stuck,
     revoked,
@@ -164,6 +173,7 @@ impl Sim {
             policies: 0,
             passed: None,
             again: Again::default(),
+            rates: SimRates::default(),
             clients: Vec::new(),
             coverage: Coverage::default(),
             violations: Vec::new(),
@@ -224,6 +234,7 @@ impl World {
         self.queue.clear();
         self.passed = None;
         self.again = Again::default();
+        self.rates = SimRates::default();
         if self.flaw == Flaw::ForgetsLastWriteInACrash {
             self.ledger.forget_last_write();
         }
@@ -237,6 +248,7 @@ impl Ports for Sim {
     type Journal = Self;
     type Plugins = Self;
     type Policies = Self;
+    type Rates = Self;
 
     fn clock(&self) -> &Self {
         self
@@ -253,6 +265,9 @@ impl Ports for Sim {
     fn policies(&self) -> &Self {
         self
     }
+    fn rates(&self) -> &Self {
+        self
+    }
 }
 
 impl Clock for Sim {
@@ -264,6 +279,45 @@ impl Clock for Sim {
 impl Entropy for Sim {
     fn fill(&self, bytes: &mut [u8]) {
         self.world().rng.fill_bytes(bytes);
+    }
+}
+
+/// Counts by the calendar minute: another bucket than the broker's, with the same promise.
+#[derive(Default)]
+pub struct SimRates {
+    minute: u64,
+    taken: BTreeMap<Subject, u32>,
+    recorded: BTreeMap<(SessionId, &'static str), DenialId>,
+}
+
+impl Rates for Sim {
+    fn take(&self, limits: &[IssueLimit]) -> Result<(), Spent> {
+        let world = &mut *self.world();
+        let minute = world.now.unix_secs() / 60;
+        if world.rates.minute != minute {
+            world.rates = SimRates { minute, ..SimRates::default() };
+        }
+        for limit in limits {
+            let taken = world.rates.taken.entry(limit.of.clone()).or_default();
+            if *taken >= limit.per_minute.get() {
+                world.coverage.issues_spent += 1;
+                let wait = Duration::from_secs(60 - world.now.unix_secs() % 60);
+                return Err(Spent { limit: limit.clone(), wait });
+            }
+            *taken += 1;
+        }
+        Ok(())
+    }
+
+    fn repeated(&self, session: SessionId, code: &'static str) -> Repeated {
+        match self.world().rates.recorded.get(&(session, code)) {
+            Some(id) => Repeated::Again(*id),
+            None => Repeated::First { repeats: 0 },
+        }
+    }
+
+    fn recorded(&self, session: SessionId, code: &'static str, id: DenialId) {
+        self.world().rates.recorded.insert((session, code), id);
     }
 }
 

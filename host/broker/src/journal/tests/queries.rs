@@ -15,7 +15,7 @@ use tokio_stream::StreamExt;
 use super::world::{World, backend};
 use crate::journal::query::PAGE_ROWS;
 use crate::journal::{
-    EntryQuery, LeaseQuery, LeaseRow, RecordedEntry, leases as rows, ledger, sessions,
+    EntryQuery, LeaseQuery, LeaseRow, RecordedEntry, holdings, leases as rows, ledger, sessions,
 };
 
 /// The events of all entries, in order.
@@ -179,6 +179,7 @@ async fn nothing_that_runs_often_reads_a_whole_table() {
         sessions::sql_below(),
         sessions::sql_running_after(),
         ledger::NEWEST_ENTRY.to_owned(),
+        holdings::HELD.to_owned(),
     ];
     let conn = super::world::stranger(world.path());
     for sql in statements {

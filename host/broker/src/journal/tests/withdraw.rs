@@ -170,7 +170,8 @@ async fn nothing_begins_and_nothing_ends_by_a_snapshot_that_was_replaced() {
         let (ask, now) = (fixture::ask(), world.clock.now());
         claviger_core::decide::decide(&snapshot, &session, &ask, now).unwrap_err()
     };
-    let withdrawal = Withdrawal { of: Held::Session(session.id()), denial };
+    let (of, unless_within) = (Held::Session(session.id()), Vec::new());
+    let withdrawal = Withdrawal { of, denial, unless_within };
     let withdrawn = world.journal.withdraw(vec![withdrawal], world.clock.now()).await;
     assert_eq!(withdrawn, Err(WithdrawError::SnapshotStale));
     assert_eq!(world.journal.leases(session.id()).await.unwrap().len(), 1, "nothing has changed");
@@ -191,6 +192,23 @@ async fn a_pass_that_another_snapshot_overtakes_stops() {
     world.load_policies(&world.policies.0).await;
     let stopped = Again::default().pass(&*world).await;
     assert_eq!(stopped, Err(PassError::Overtaken));
+}
+
+#[tokio::test]
+async fn a_lowered_limit_on_leases_ends_what_is_too_much_and_no_more() {
+    let world = World::new().await;
+    let top = world.session().await;
+    let child = world.child(&top).await.unwrap();
+    for session in [&top, &child, &top] {
+        world.issue(session).await.unwrap();
+    }
+    let mut sources = fixture::sources();
+    sources.budgets.session.live_leases = std::num::NonZeroU32::new(2);
+    world.put_sources_in_force(sources).await;
+    assert_eq!(pass(&world).await, Passed { leases_due: 1, ..passed(2, 3) });
+    assert_eq!(newest(&world).await["code"], "BUDGET_LEASES");
+    assert_eq!(pass(&world).await, passed(2, 2), "a second pass finds nothing to do");
+    world.journal.verify().await.unwrap();
 }
 
 #[tokio::test]

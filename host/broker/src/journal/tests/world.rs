@@ -18,7 +18,7 @@ use claviger_core::issued::{Credential, Field, FieldValue, Handle, Issued};
 use claviger_core::journal::{Entry, Event};
 use claviger_core::lease::{DueLease, Lease};
 use claviger_core::name::BackendName;
-use claviger_core::policy::{PolicyFile, PolicySnapshot, SnapshotDigest};
+use claviger_core::policy::{PolicyFile, PolicySnapshot, PolicySources, SnapshotDigest};
 use claviger_core::ports::{
     BeginError, Clock, Entropy, Journal, PluginError, PluginErrorKind, Plugins, Policies, Ports,
 };
@@ -29,6 +29,7 @@ use tempfile::TempDir;
 use zeroize::Zeroizing;
 
 use crate::journal::{JournalOptions, OpenJournalError, Opened, SealingKey, SqliteJournal};
+use crate::rates::Rates;
 
 /// Everything that the core's flows need.
 pub(super) struct World {
@@ -36,6 +37,7 @@ pub(super) struct World {
     pub(super) policies: TestPolicies,
     pub(super) clock: TestClock,
     pub(super) plugins: TestPlugins,
+    rates: Rates,
     entropy: TestEntropy,
     sessions: AtomicU64,
     _folder: Option<TempDir>,
@@ -62,6 +64,7 @@ impl World {
             policies: TestPolicies(Arc::new(fixture::snapshot()), Mutex::default()),
             clock: TestClock(AtomicU64::new(fixture::now().unix_millis())),
             plugins: TestPlugins::default(),
+            rates: Rates::default(),
             entropy: TestEntropy(AtomicU64::new(1)),
             sessions: AtomicU64::new(0),
             _folder: folder,
@@ -94,6 +97,11 @@ impl World {
         let mut sources = fixture::sources();
         let file = PolicyFile { path: "more.cedar".to_owned(), text: more.to_owned() };
         sources.policies.push(file);
+        self.put_sources_in_force(sources).await
+    }
+
+    /// A snapshot of `sources` is in force from here on.
+    pub(super) async fn put_sources_in_force(&self, sources: PolicySources) -> SnapshotDigest {
         let snapshot = Arc::new(PolicySnapshot::load(sources).unwrap());
         self.load_policies(&snapshot).await;
         let digest = snapshot.digest();
@@ -192,6 +200,7 @@ impl Ports for World {
     type Journal = SqliteJournal;
     type Plugins = TestPlugins;
     type Policies = TestPolicies;
+    type Rates = Rates;
 
     fn clock(&self) -> &TestClock {
         &self.clock
@@ -211,6 +220,10 @@ impl Ports for World {
 
     fn policies(&self) -> &TestPolicies {
         &self.policies
+    }
+
+    fn rates(&self) -> &Rates {
+        &self.rates
     }
 }
 

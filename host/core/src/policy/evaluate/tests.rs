@@ -167,6 +167,7 @@ impl World {
             roles: roles.map(|role| (role.name.clone(), role)).into(),
             catalog: Catalog { backends: backends.into() },
             teams: self.teams.iter().enumerate().map(team).collect(),
+            ..PolicySources::default()
         }
     }
 
@@ -209,7 +210,13 @@ fn above(role: &str) -> Ancestor {
 }
 
 fn deciding(policy: &Policy) -> Deciding {
-    Deciding { id: policy.id().to_string(), guardrail: None, ttl_max: None, reason: None }
+    Deciding {
+        id: policy.id().to_string(),
+        guardrail: None,
+        ttl_max: None,
+        max_active: None,
+        reason: None,
+    }
 }
 
 /// The whole set, over everything that is known, as Cedar answers by itself.
