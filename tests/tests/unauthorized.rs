@@ -112,6 +112,7 @@ const ROWS: &[Row] = &[
     ),
     row("ListSecrets", Asks::Operator, Code::Ok, &["secret", "list"]),
     row("DeleteSecret", Asks::Operator, Code::InvalidArgument, &["secret", "delete", "orders-db"]),
+    row("RotateRoot", Asks::Operator, Code::InvalidArgument, &["backend", "rotate", "orders-db"]),
     row("Rekey", Asks::Operator, Code::FailedPrecondition, &["journal", "rekey"]),
 ];
 

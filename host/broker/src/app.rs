@@ -22,6 +22,7 @@ use crate::journal::{CommitObserver, JournalOptions, SealingKeys, SqliteJournal}
 use crate::plugin::{Observe, PluginStore, PluginsOptions};
 use crate::policies::{self, PolicyStore};
 use crate::rates::Rates;
+use crate::rotation::{self, Rotations};
 use crate::sessions::Sessions;
 use crate::tls::{self, Certificates, Spiffe};
 use crate::watching::Watching;
@@ -75,6 +76,7 @@ pub async fn serve(
     background.spawn(withdrawal::watch_all(Arc::clone(&broker)));
     background.spawn(worker::decide_again(Arc::clone(&broker)));
     background.spawn(tls::tend(Arc::clone(&broker)));
+    background.spawn(rotation::tend_always(Arc::clone(&broker)));
     background.spawn(record_quarantines(Arc::clone(&broker), quarantines));
     background.spawn(reload::on_change_and_hangup(Arc::clone(&broker), changes, signals.hangup));
     if let Some(metrics) = &file.config().metrics {
@@ -162,6 +164,7 @@ async fn build(
         sessions: Sessions::new(file.config().sessions.live_max, recorded),
         certificates,
         rates: Rates::default(),
+        rotations: Rotations::default(),
         metrics,
     });
     record_start(&broker, file, loaded_policies).await?;

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::plugin::PluginStore;
 use crate::policies::PolicyStore;
 use crate::rates::Rates;
+use crate::rotation::Rotations;
 use crate::sessions::Sessions;
 use crate::tls::Certificates;
 
@@ -46,6 +47,8 @@ pub struct Parts {
     pub certificates: Certificates,
     /// What is issued by the minute.
     pub rates: Rates,
+    /// What replaces root credentials.
+    pub rotations: Rotations,
     /// What Prometheus sees.
     pub metrics: Arc<Metrics>,
 }

@@ -207,6 +207,8 @@ pub struct ConnectionConfig {
     pub ca: Option<PathBuf>,
     /// How the host authenticates. The plugin never sees it.
     pub auth: Option<AuthConfig>,
+    /// A database whose password the broker keeps: how often it is replaced.
+    pub rotate_every: Option<Span>,
     /// HTTP: the methods that the plugin may send.
     #[serde(default)]
     pub methods: Vec<String>,

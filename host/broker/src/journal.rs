@@ -66,7 +66,9 @@ pub use query::{JournalHead, LeaseQuery, Streamed};
 pub use reseal::{RekeyAct, RekeyError, Resealed, SealingKeys};
 pub use revocation::{ENDED_AT_ONCE, Ended, LeaseSeen, Word};
 pub use seal::SealingKey;
-pub use secrets::{PutSecretError, SECRET_BYTES_MAX, SecretAct, SecretRow, SecretValues};
+pub use secrets::{
+    PutSecretError, SECRET_BYTES_MAX, SecretAct, SecretRow, SecretValue, SecretValues, Settlement,
+};
 pub use sessions::{Ended as EndedSessions, SessionQuery, SessionRow};
 pub use verify::VerifyError;
 pub use writer::CommitObserver;

@@ -27,6 +27,7 @@ pub mod prompts;
 pub mod rates;
 pub mod reload;
 pub mod revocation;
+pub mod rotation;
 pub mod rpc;
 pub mod serve;
 pub mod sessions;

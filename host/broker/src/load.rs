@@ -8,6 +8,7 @@ mod plugins;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use claviger_core::catalog::{Backend, Catalog, Scope};
 use claviger_core::name::{BackendName, ScopeName};
@@ -266,6 +267,14 @@ fn backend_specs(file: WithStored<'_>) -> Vec<Result<BackendSpec, ConfigError>> 
             if needs_issuer(bound) && file.config().issuer.is_none() {
                 return Err(file.problem(&keys, ISSUER_WANTED));
             }
+            if bound.rotate_every.is_some_and(|every| every.0 < ROTATE_EVERY_MIN) {
+                let problem = "write `1s` or more; a month, `30days`, is usual";
+                return Err(file.problem(&[&keys[..], &["rotate_every"]].concat(), problem));
+            }
+            if bound.rotate_every.is_some() && !bound.rotates() {
+                let problem = "only a password in the broker's keeping is replaced: write `auth = { password = { user = \"…\", password = \"store:…\" } }`";
+                return Err(file.problem(&[&keys[..], &["rotate_every"]].concat(), problem));
+            }
             connections.insert(connection.clone(), connections::spec(file, &keys, bound)?);
         }
         let parameters = |scope: &crate::config::ScopeConfig| scope.parameters.clone().into();
@@ -284,6 +293,9 @@ fn backend_specs(file: WithStored<'_>) -> Vec<Result<BackendSpec, ConfigError>> 
     let checkable = |(_, config): &(&BackendName, &BackendConfig)| !file.is_uncheckable(config);
     file.config().backends.iter().filter(checkable).map(spec).collect()
 }
+
+/// A rotation takes two reloads: oftener than this and the broker would do nothing else.
+const ROTATE_EVERY_MIN: Duration = Duration::from_secs(1);
 
 /// Whether the broker signs tokens on this connection.
 const fn needs_issuer(connection: &ConnectionConfig) -> bool {

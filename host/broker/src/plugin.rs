@@ -26,7 +26,7 @@ mod store;
 mod trial;
 
 pub use admit::AdmitError;
-pub use backend::{BackendError, ISSUER_WANTED};
+pub use backend::{BackendError, ISSUER_WANTED, log_in};
 pub use cache::ComponentCache;
 pub use compile::{CompileError, child as compile_child};
 pub use engine::EngineError;

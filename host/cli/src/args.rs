@@ -7,8 +7,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::ConnectionArgs;
 use crate::commands::{
-    approve, audit, completion, grants, issue, journal, lease, plugin, policy, prompt, reload,
-    revoke, run, secret, session, why,
+    approve, audit, backend, completion, grants, issue, journal, lease, plugin, policy, prompt,
+    reload, revoke, run, secret, session, why,
 };
 use crate::exit::{Exit, Failure};
 use crate::print::{Format, Printer};
@@ -71,6 +71,9 @@ pub enum Command {
     /// Write, check, inspect, test and sign plugins; list those of a broker (operators)
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Replace the root credentials of backends (operators)
+    #[command(subcommand)]
+    Backend(backend::BackendCommand),
     /// Have the broker keep secrets for its backends, and forget them (operators)
     #[command(subcommand)]
     Secret(secret::SecretCommand),
@@ -207,6 +210,8 @@ mod tests {
             "claviger secret put aws/prod-key --file key.txt",
             "claviger secret list -o json",
             "claviger journal rekey",
+            "claviger backend rotate orders-db --connection admin",
+            "claviger secret rotate orders/admin",
             "claviger secret delete aws/prod-key --force",
             "claviger reload --approval apr_1",
             "claviger approve list",

@@ -2,6 +2,7 @@
 
 pub mod approve;
 pub mod audit;
+pub mod backend;
 pub mod completion;
 pub mod grants;
 pub mod issue;
@@ -50,6 +51,7 @@ pub async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Approve(command) => approve::run(&context, command).await?,
         Command::Grants => grants::run(&context).await?,
         Command::Lease(command) => lease::run(&context, command).await?,
+        Command::Backend(command) => backend::run(&context, command).await?,
         Command::Journal(command) => journal::run(&context, command).await?,
         Command::Why(args) => why::run(&context, &args).await?,
         Command::Reload(args) => return reload::run(&context, args).await,

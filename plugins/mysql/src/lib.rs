@@ -5,17 +5,20 @@
 
 mod create;
 mod remove;
+mod rotate;
 mod settings;
 
 use claviger_plugin_sdk::sql::Connection;
-use claviger_plugin_sdk::{Config, Error, Issue, Lease, Problem, Provider, Revoke, Secret};
+use claviger_plugin_sdk::{
+    Config, Error, Issue, Lease, Problem, Provider, Revoke, Rotate, RotateRoot, Secret,
+};
 use settings::{Parameters, Settings};
 
 /// The plugin: one account per credential, named after its intent.
 #[derive(Debug)]
 pub struct Mysql;
 
-claviger_plugin_sdk::export!(Mysql, manifest = "manifest.json");
+claviger_plugin_sdk::export!(Mysql, manifest = "manifest.json", rotates);
 
 impl Provider for Mysql {
     type Settings = Settings;
@@ -41,6 +44,12 @@ impl Provider for Mysql {
     fn revoke(revoke: &Revoke<Settings>) -> Result<(), Error> {
         let admin = Connection::open(ADMIN)?;
         remove::login(&admin, &login_name(&revoke.intent))
+    }
+}
+
+impl RotateRoot for Mysql {
+    fn rotate_root(rotate: &Rotate<Settings>) -> Result<(), Error> {
+        rotate::own_password(&Connection::open(&rotate.connection)?, &rotate.secret)
     }
 }
 

@@ -5,11 +5,12 @@
 
 mod create;
 mod remove;
+mod rotate;
 mod settings;
 
 use claviger_plugin_sdk::sql::Connection;
 use claviger_plugin_sdk::{
-    Config, Error, Issue, Lease, Problem, Provider, Revoke, RevokeAll, Secret,
+    Config, Error, Issue, Lease, Problem, Provider, Revoke, RevokeAll, Rotate, RotateRoot, Secret,
 };
 use settings::{Parameters, Settings};
 
@@ -17,7 +18,7 @@ use settings::{Parameters, Settings};
 #[derive(Debug)]
 pub struct Postgres;
 
-claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json", batch);
+claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json", batch, rotates);
 
 impl Provider for Postgres {
     type Settings = Settings;
@@ -51,6 +52,12 @@ impl RevokeAll for Postgres {
         let admin = Connection::open(ADMIN)?;
         let logins: Vec<_> = revokes.iter().map(|revoke| login_name(&revoke.intent)).collect();
         remove::logins(&admin, &logins)
+    }
+}
+
+impl RotateRoot for Postgres {
+    fn rotate_root(rotate: &Rotate<Settings>) -> Result<(), Error> {
+        rotate::own_password(&Connection::open(&rotate.connection)?, rotate)
     }
 }
 

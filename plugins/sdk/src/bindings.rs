@@ -51,3 +51,26 @@ pub mod batch {
         default_bindings_module: "claviger_plugin_sdk::bindings::batch",
     });
 }
+
+/// The ability to replace root credentials: another one.
+pub mod rotating {
+    wit_bindgen::generate!({
+        path: [
+            "../../wit/types",
+            "../../wit/sql",
+            "../../wit/egress",
+            "../../wit/jwt",
+            "../../wit/log",
+            "../../wit/provider",
+        ],
+        world: "claviger:provider/rotating",
+        with: {
+            "claviger:types/errors@0.1.0": crate::bindings::claviger::types::errors,
+            "claviger:types/secrets@0.1.0": crate::bindings::claviger::types::secrets,
+            "claviger:provider/rotation-calls@0.1.0": generate,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_rotation",
+        default_bindings_module: "claviger_plugin_sdk::bindings::rotating",
+    });
+}

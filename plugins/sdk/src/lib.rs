@@ -17,6 +17,7 @@ pub mod http;
 pub mod jwt;
 pub mod log;
 mod provider;
+mod rotation;
 mod schema;
 mod secret;
 pub mod sql;
@@ -29,6 +30,7 @@ pub use bindings::claviger::types::errors::{Error, ErrorKind};
 pub use bindings::claviger::types::secrets::Secret;
 pub use claviger_plugin_sdk_macros::Schema;
 pub use provider::{Config, Issue, Problem, Provider, Revoke, RevokeAll};
+pub use rotation::{Rotate, RotateRoot};
 pub use schema::Schema;
 pub use time::{rfc3339, unix_secs};
 
@@ -39,15 +41,14 @@ pub use time::{rfc3339, unix_secs};
 ///
 /// Once per plugin, at the top level:
 /// `claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json");`.
-/// A plugin that is also [`RevokeAll`] adds `, batch`:
-/// `claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json", batch);`.
-/// On other targets than WebAssembly it only checks that both exist, so that the plugin's own
-/// tests run natively.
+/// A plugin that has more abilities names them after the manifest: `batch` if it is also
+/// [`RevokeAll`], `rotates` if it is also [`RotateRoot`]:
+/// `claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json", batch, rotates);`.
+/// On other targets than WebAssembly it only checks that all of it exists, so that the plugin's
+/// own tests run natively.
 #[macro_export]
 macro_rules! export {
-    ($provider:ty, manifest = $path:literal, batch) => {
-        $crate::export!($provider, manifest = $path);
-
+    (@batch $provider:ty) => {
         const _: () = {
             #[cfg(not(target_arch = "wasm32"))]
             const _: fn() = $crate::guest::require_revoke_all::<$provider>;
@@ -58,7 +59,18 @@ macro_rules! export {
             $crate::guest::export_batch!(Component);
         };
     };
-    ($provider:ty, manifest = $path:literal) => {
+    (@rotates $provider:ty) => {
+        const _: () = {
+            #[cfg(not(target_arch = "wasm32"))]
+            const _: fn() = $crate::guest::require_rotate_root::<$provider>;
+
+            #[cfg(target_arch = "wasm32")]
+            type Component = $crate::guest::Component<$provider>;
+            #[cfg(target_arch = "wasm32")]
+            $crate::guest::export_rotation!(Component);
+        };
+    };
+    ($provider:ty, manifest = $path:literal $(, $ability:ident)*) => {
         const _: () = {
             const MANIFEST: &[u8] = $crate::guest::manifest!($provider, $path);
 
@@ -82,6 +94,7 @@ macro_rules! export {
             #[cfg(target_arch = "wasm32")]
             $crate::guest::export_component!(Component);
         };
+        $($crate::export!(@$ability $provider);)*
     };
 }
 
@@ -92,7 +105,10 @@ pub mod guest {
     pub use crate::bindings::batch::export_batch;
     #[cfg(target_arch = "wasm32")]
     pub use crate::bindings::export_component;
+    #[cfg(target_arch = "wasm32")]
+    pub use crate::bindings::rotating::export_rotation;
     pub use crate::provider::{Component, require_provider, require_revoke_all};
+    pub use crate::rotation::require_rotate_root;
     pub use crate::schema::{joined, length, text};
     pub use claviger_plugin_sdk_macros::manifest;
 }

@@ -160,7 +160,7 @@ pub fn require_provider<P: Provider>() {}
 /// The same for one that ends several credentials at once.
 pub fn require_revoke_all<P: RevokeAll>() {}
 
-fn parse<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, Error> {
+pub(crate) fn parse<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, Error> {
     serde_json::from_str(json).map_err(|error| {
         Error::new(ErrorKind::InvalidConfig, format!("the {what} do not fit the plugin: {error}"))
     })

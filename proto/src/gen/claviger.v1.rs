@@ -3143,6 +3143,26 @@ pub struct DeleteSecretResponse {
     #[prost(string, repeated, tag = "1")]
     pub used_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateRootRequest {
+    #[prost(string, tag = "1")]
+    pub backend: ::prost::alloc::string::String,
+    /// May be empty if the backend has one connection whose credential the broker keeps.
+    #[prost(string, tag = "2")]
+    pub connection: ::prost::alloc::string::String,
+    /// Or the name of the secret, without `store:`.
+    #[prost(string, tag = "3")]
+    pub secret: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateRootResponse {
+    /// Without `store:`.
+    #[prost(string, tag = "1")]
+    pub secret: ::prost::alloc::string::String,
+    /// Of the credential that is in force now.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RekeyRequest {}
 /// How much was sealed anew.
@@ -3325,6 +3345,33 @@ pub mod secret_service_client {
                 .insert(GrpcMethod::new("claviger.v1.SecretService", "DeleteSecret"));
             self.inner.unary(req, path, codec).await
         }
+        /// Replaces the root credential of a connection, if the broker keeps it: the plugin has the backend
+        /// change it, and it is used once the backend has accepted it. At least one field is set, and all
+        /// of them together name one credential.
+        pub async fn rotate_root(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RotateRootRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateRootResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/claviger.v1.SecretService/RotateRoot",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("claviger.v1.SecretService", "RotateRoot"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Puts the journal, with all that is sealed in it, under the sealing key that the configuration
         /// names now. The key in force must stand among `previous_sealing_keys`.
         pub async fn rekey(
@@ -3386,6 +3433,16 @@ pub mod secret_service_server {
             request: tonic::Request<super::DeleteSecretRequest>,
         ) -> std::result::Result<
             tonic::Response<super::DeleteSecretResponse>,
+            tonic::Status,
+        >;
+        /// Replaces the root credential of a connection, if the broker keeps it: the plugin has the backend
+        /// change it, and it is used once the backend has accepted it. At least one field is set, and all
+        /// of them together name one credential.
+        async fn rotate_root(
+            &self,
+            request: tonic::Request<super::RotateRootRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RotateRootResponse>,
             tonic::Status,
         >;
         /// Puts the journal, with all that is sealed in it, under the sealing key that the configuration
@@ -3592,6 +3649,51 @@ pub mod secret_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteSecretSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/claviger.v1.SecretService/RotateRoot" => {
+                    #[allow(non_camel_case_types)]
+                    struct RotateRootSvc<T: SecretService>(pub Arc<T>);
+                    impl<
+                        T: SecretService,
+                    > tonic::server::UnaryService<super::RotateRootRequest>
+                    for RotateRootSvc<T> {
+                        type Response = super::RotateRootResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RotateRootRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as SecretService>::rotate_root(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RotateRootSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -37,12 +37,21 @@ impl<'a> WithStored<'a> {
         let SecretRef::Store(name) = reference else { return reference.read(self.file.base()) };
         match self.stored {
             Stored::Unknown => Ok(Zeroizing::new(STAND_IN.to_owned())),
-            Stored::Values(values) => values.get(name).cloned().ok_or_else(|| {
-                reference.error(format!(
+            Stored::Values(values) => match values.get(name) {
+                Some(kept) => Ok(kept.current.clone()),
+                None => Err(reference.error(format!(
                     "the broker keeps none of this name: put it with `claviger secret put {name}` \
                      or, before the first start, `clavigerd secret put {name}`"
-                ))
-            }),
+                ))),
+            },
+        }
+    }
+
+    /// The secret that is taking the place of this one, if a rotation has begun.
+    pub fn next_secret(&self, reference: &SecretRef) -> Option<Zeroizing<String>> {
+        match (reference, self.stored) {
+            (SecretRef::Store(name), Stored::Values(values)) => values.get(name)?.pending.clone(),
+            _ => None,
         }
     }
 
@@ -93,6 +102,11 @@ impl ConnectionConfig {
         };
         references.into_iter().filter_map(stored).collect()
     }
+
+    /// Whether the broker can replace what this connection authenticates with.
+    pub const fn rotates(&self) -> bool {
+        matches!(&self.auth, Some(AuthConfig::Password { password: SecretRef::Store(_), .. }))
+    }
 }
 
 impl AuthConfig {
@@ -126,6 +140,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::journal::SecretValue;
 
     const CONFIG: &str = r#"
 [listen]
@@ -177,7 +192,8 @@ auth = { google-service-account = { key = "store:gcp", scopes = [] } }
     fn what_is_kept_is_read_what_is_not_is_refused_and_what_is_unknown_stood_in_for() {
         let file = file();
         let reference = SecretRef::Store("db".parse().unwrap());
-        let value = Zeroizing::new("hunter2".to_owned());
+        let current = Zeroizing::new("hunter2".to_owned());
+        let value = SecretValue { current, pending: None };
         let kept = Stored::Values([("db".parse().unwrap(), value)].into());
         let secret = WithStored::new(&file, &kept).secret(&reference).unwrap();
         assert_eq!(secret.as_str(), "hunter2");

@@ -190,7 +190,7 @@ fn issuer_keys(conn: &Connection, old: &Seals, new: &Seals) -> Result<u64, Fault
     replace(conn, statements, anew)
 }
 
-/// Of each name one version has a value.
+/// Of a name that is being rotated two versions have a value.
 fn secrets(conn: &Connection, old: &Seals, new: &Seals) -> Result<u64, Fault> {
     let anew = |row: &Row<'_>, sealed: &[u8]| {
         let name: SecretName = parsed(row, "name")?;
@@ -198,11 +198,11 @@ fn secrets(conn: &Connection, old: &Seals, new: &Seals) -> Result<u64, Fault> {
         let version = u64::try_from(version).unwrap_or(0);
         let plain = old.open_secret((&name, version), sealed)?;
         let sealed = new.seal_secret((&name, version), &plain)?;
-        Ok(Some((name.to_string(), sealed)))
+        Ok(Some((format!("{name}@{version}"), sealed)))
     };
     let statements = (
         "SELECT name, version, sealed FROM secrets WHERE sealed IS NOT NULL",
-        "UPDATE secrets SET sealed = ?2 WHERE name = ?1 AND sealed IS NOT NULL",
+        "UPDATE secrets SET sealed = ?2 WHERE name || '@' || version = ?1",
     );
     replace(conn, statements, anew)
 }

@@ -59,13 +59,14 @@ fn known() -> i64 {
 }
 
 /// In order; a released one never changes.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_issuer_keys.sql"),
     include_str!("migrations/0003_secrets.sql"),
     include_str!("migrations/0004_requester_grounds.sql"),
     include_str!("migrations/0005_token_binding.sql"),
     include_str!("migrations/0006_child_sessions.sql"),
+    include_str!("migrations/0007_rotation.sql"),
 ];
 
 /// `clvg`, by which `file` and SQLite tell this database from others.
@@ -106,5 +107,33 @@ mod tests {
         assert_eq!(bound("1"), Binding::Unix { uid: 7 });
         let name = "dns:a".to_owned();
         assert_eq!(bound("2"), Binding::Certificate { name, current: thumbprint, next: None });
+    }
+
+    /// A journal from before root credentials were replaced keeps its secrets, and what was sealed
+    /// stays byte for byte.
+    #[test]
+    fn secrets_from_before_rotation_are_kept() {
+        let conn = Connection::open_in_memory().unwrap();
+        for (number, sql) in (1..).zip(MIGRATIONS).take(6) {
+            apply(&conn, number, sql).unwrap();
+        }
+        conn.execute_batch(
+            "INSERT INTO secrets VALUES ('a', 2, 'current', x'0102', 5, 'unix:7');
+             INSERT INTO secrets VALUES ('b', 1, 'gone', NULL, 6, 'unix:8');",
+        )
+        .unwrap();
+        migrate(&conn).unwrap();
+        let kept: String = conn
+            .query_row(
+                "SELECT group_concat(name || version || state || hex(ifnull(sealed, ''))
+                     || put_at || put_by, ' ')
+                 FROM (SELECT * FROM secrets ORDER BY name)",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(kept, "a2current01025unix:7 b1gone6unix:8");
+        let pending = "INSERT INTO secrets VALUES ('a', 3, 'pending', x'03', 7, 'broker')";
+        assert_eq!(conn.execute(pending, []).unwrap(), 1);
     }
 }

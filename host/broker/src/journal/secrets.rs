@@ -15,9 +15,28 @@ use super::SqliteJournal;
 use super::fault::Fault;
 use super::ledger::Ledger;
 use super::rows::{integer, millis, moment, parsed};
+use crate::egress::redact::SharedSecret;
 
 /// Values by name, zeroed when they are dropped.
-pub type SecretValues = BTreeMap<SecretName, Zeroizing<String>>;
+pub type SecretValues = BTreeMap<SecretName, SecretValue>;
+
+/// What is kept under a name. Has no `Debug`.
+#[derive(Clone)]
+pub struct SecretValue {
+    /// What references read.
+    pub current: Zeroizing<String>,
+    /// What is taking its place, not yet proven.
+    pub pending: Option<Zeroizing<String>>,
+}
+
+/// What was found out about a pending secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The backend accepts it: it takes the place of the current one.
+    Accepted,
+    /// The backend accepts the current one: it is dropped.
+    Dropped,
+}
 
 /// What may be known of a secret that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,9 +85,9 @@ impl SqliteJournal {
             .submit(move |ledger| {
                 let mut values = SecretValues::new();
                 for name in names {
-                    let Some((version, sealed)) = current(ledger.conn(), &name)? else { continue };
-                    let value = ledger.seals().open_secret((&name, version), &sealed)?;
-                    values.insert(name, value);
+                    if let Some(value) = value(ledger, &name)? {
+                        values.insert(name, value);
+                    }
                 }
                 Ok(values)
             })
@@ -96,6 +115,33 @@ impl SqliteJournal {
         self.queue.submit(move |ledger| put(ledger, &name, &value, &act)).await
     }
 
+    /// Keeps `value` as what is taking the place of the secret of this name. Answers its version;
+    /// `None` if there is no such secret, or another one is taking its place already.
+    pub async fn begin_rotation(
+        &self,
+        name: SecretName,
+        value: SharedSecret,
+        act: SecretAct,
+    ) -> Result<Option<u64>, JournalError> {
+        self.queue.submit(move |ledger| begin(ledger, &name, &value, &act)).await
+    }
+
+    /// Ends what [`SqliteJournal::begin_rotation`] began, and says why. Answers the version that is
+    /// current now; `None` if nothing was begun.
+    pub async fn end_rotation(
+        &self,
+        name: SecretName,
+        (settlement, why): (Settlement, String),
+        act: SecretAct,
+    ) -> Result<Option<u64>, JournalError> {
+        self.queue.submit(move |ledger| settle(ledger, &name, (settlement, &why), &act)).await
+    }
+
+    /// The names of the secrets whose place another one is taking, and since when.
+    pub async fn pending_secrets(&self) -> Result<Vec<(SecretName, Timestamp)>, JournalError> {
+        self.readers.read(pending_rows).await
+    }
+
     /// Forgets the secret of this name. Answers the version that it had, if there was one.
     pub async fn delete_secret(
         &self,
@@ -118,7 +164,9 @@ fn put(
     }
     let version = newest_version(conn, name)?.unwrap_or(0).saturating_add(1);
     let sealed = ledger.seals().seal_secret((name, version), value)?;
-    forget(conn, name)?;
+    // What is taking its place stays: the backend may accept that already.
+    conn.prepare_cached("DELETE FROM secrets WHERE name = ?1 AND state != 'pending'")?
+        .execute([name.as_str()])?;
     conn.prepare_cached(INSERT)?.execute((
         name.as_str(),
         integer(version),
@@ -131,6 +179,61 @@ fn put(
     Ok(Ok(version))
 }
 
+fn begin(
+    ledger: &mut Ledger<'_>,
+    name: &SecretName,
+    value: &str,
+    act: &SecretAct,
+) -> Result<Option<u64>, Fault> {
+    let conn = ledger.conn();
+    if current(conn, name)?.is_none() || sealed(conn, name, "pending")?.is_some() {
+        return Ok(None);
+    }
+    let version = newest_version(conn, name)?.unwrap_or(0).saturating_add(1);
+    let sealed = ledger.seals().seal_secret((name, version), value)?;
+    conn.prepare_cached(INSERT)?.execute((
+        name.as_str(),
+        integer(version),
+        "pending",
+        Some(sealed),
+        millis(act.at),
+        &act.by,
+    ))?;
+    ledger.append(&entry(Event::RotationStarted, (name, version), act))?;
+    Ok(Some(version))
+}
+
+fn settle(
+    ledger: &mut Ledger<'_>,
+    name: &SecretName,
+    (settlement, why): (Settlement, &str),
+    act: &SecretAct,
+) -> Result<Option<u64>, Fault> {
+    let conn = ledger.conn();
+    let (Some((version, _)), Some((before, _))) =
+        (sealed(conn, name, "pending")?, current(conn, name)?)
+    else {
+        return Ok(None);
+    };
+    let (event, goes, stays) = match settlement {
+        Settlement::Accepted => (Event::RotationDone, before, version),
+        Settlement::Dropped => (Event::RotationFailed, version, before),
+    };
+    // Its number stays taken.
+    conn.prepare_cached(
+        "UPDATE secrets SET state = 'gone', sealed = NULL WHERE name = ?1 AND version = ?2",
+    )?
+    .execute((name.as_str(), integer(goes)))?;
+    conn.prepare_cached("UPDATE secrets SET state = 'current' WHERE name = ?1 AND version = ?2")?
+        .execute((name.as_str(), integer(stays)))?;
+    conn.prepare_cached("DELETE FROM secrets WHERE name = ?1 AND state = 'gone' AND version < ?2")?
+        .execute((name.as_str(), integer(version)))?;
+    let mut entry = entry(event, (name, version), act);
+    entry.detail = entry.detail.map(|detail| format!("{detail}: {why}"));
+    ledger.append(&entry)?;
+    Ok(Some(stays))
+}
+
 fn delete(
     ledger: &mut Ledger<'_>,
     name: &SecretName,
@@ -138,10 +241,12 @@ fn delete(
 ) -> Result<Option<u64>, Fault> {
     let conn = ledger.conn();
     let Some((version, _)) = current(conn, name)? else { return Ok(None) };
+    // What is taking its place goes too, and its number stays taken.
+    let newest = newest_version(conn, name)?.unwrap_or(version);
     forget(conn, name)?;
     conn.prepare_cached(INSERT)?.execute((
         name.as_str(),
-        integer(version),
+        integer(newest),
         "gone",
         None::<Vec<u8>>,
         millis(act.at),
@@ -158,11 +263,26 @@ fn entry(event: Event, (name, version): (&SecretName, u64), act: &SecretAct) -> 
     entry
 }
 
+fn value(ledger: &Ledger<'_>, name: &SecretName) -> Result<Option<SecretValue>, Fault> {
+    let open =
+        |(version, sealed): (u64, Vec<u8>)| ledger.seals().open_secret((name, version), &sealed);
+    let Some(found) = current(ledger.conn(), name)? else { return Ok(None) };
+    let pending = sealed(ledger.conn(), name, "pending")?;
+    Ok(Some(SecretValue { current: open(found)?, pending: pending.map(open).transpose()? }))
+}
+
 fn current(conn: &Connection, name: &SecretName) -> Result<Option<(u64, Vec<u8>)>, Fault> {
-    let mut statement = conn.prepare_cached(
-        "SELECT version, sealed FROM secrets WHERE name = ?1 AND state = 'current'",
-    )?;
-    let found = statement.query_row([name.as_str()], |row| {
+    sealed(conn, name, "current")
+}
+
+fn sealed(
+    conn: &Connection,
+    name: &SecretName,
+    state: &str,
+) -> Result<Option<(u64, Vec<u8>)>, Fault> {
+    let mut statement =
+        conn.prepare_cached("SELECT version, sealed FROM secrets WHERE name = ?1 AND state = ?2")?;
+    let found = statement.query_row([name.as_str(), state], |row| {
         Ok((row.get::<_, i64>("version")?, row.get::<_, Vec<u8>>("sealed")?))
     });
     let found = found.optional()?;
@@ -182,6 +302,17 @@ fn rows(conn: &Connection) -> Result<Vec<SecretRow>, Fault> {
             put_at: moment(row, "put_at")?,
             put_by: row.get("put_by")?,
         });
+    }
+    Ok(rows)
+}
+
+fn pending_rows(conn: &Connection) -> Result<Vec<(SecretName, Timestamp)>, Fault> {
+    let mut statement = conn
+        .prepare_cached("SELECT name, put_at FROM secrets WHERE state = 'pending' ORDER BY name")?;
+    let mut found = statement.query([])?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        rows.push((parsed(row, "name")?, moment(row, "put_at")?));
     }
     Ok(rows)
 }

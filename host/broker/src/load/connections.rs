@@ -51,12 +51,14 @@ fn sql_spec(
         let problem = "a database is logged in to with a password: write `auth = { password = { user = \"…\", password = \"file:…\" } }`";
         return Err(file.problem(&[keys, &["auth"]].concat(), problem));
     };
+    let next_password = file.next_secret(password);
     let password =
         file.secret(password).map_err(|error| file.problem(&[keys, &["auth"]].concat(), error))?;
     Ok(SqlSpec {
         address: config.address.clone().unwrap_or_default(),
         user: user.clone(),
         password,
+        next_password,
         ca_file: config.ca.as_ref().map(|path| file.base().join(path)),
         client: client_address(file, keys, config.client_address.as_deref())?,
         connections_max: None,

@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre};
 
-use super::bindings::{BatchPre, PluginPre};
+use super::bindings::{BatchPre, PluginPre, RotatingPre};
 use super::call::Call;
 use super::compile::CompileError;
 use super::components::Source;
@@ -30,6 +30,8 @@ pub struct Loaded {
     pub(super) pre: PluginPre<Call>,
     /// The ability to end several credentials at once, if it has it.
     pub(super) batch: Option<BatchPre<Call>>,
+    /// The ability to replace root credentials, if it has it.
+    pub(super) rotating: Option<RotatingPre<Call>>,
     component: Component,
     grants: Grants,
     /// Shared with what the same bytes become at the next reload: a reload forgives no trap.
@@ -110,6 +112,7 @@ impl Loaded {
         };
         let linked = link::link(&component, grants)?;
         let batch = batch(&component, &linked)?;
+        let rotating = rotating(&component, &linked)?;
         let pre = PluginPre::new(linked).map_err(mismatch)?;
         let quarantine = earlier.map(|earlier| Arc::clone(&earlier.quarantine)).unwrap_or_default();
         let turns = earlier.map_or_else(|| sandbox.share(), |earlier| Arc::clone(&earlier.turns));
@@ -120,6 +123,7 @@ impl Loaded {
             signature,
             pre,
             batch,
+            rotating,
             component,
             grants,
             quarantine,
@@ -185,6 +189,15 @@ pub(super) fn batch(
     has_it.then(|| BatchPre::new(linked.clone())).transpose().map_err(mismatch)
 }
 
+/// The ability to replace root credentials, if the component has it.
+pub(super) fn rotating(
+    component: &Component,
+    linked: &InstancePre<Call>,
+) -> Result<Option<RotatingPre<Call>>, LinkError> {
+    let has_it = component.get_export_index(None, ROTATION).is_some();
+    has_it.then(|| RotatingPre::new(linked.clone())).transpose().map_err(mismatch)
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
 pub(super) fn mismatch(error: wasmtime::Error) -> LinkError {
     LinkError::Mismatch(format!("{error:#}"))
@@ -203,3 +216,6 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 /// The export that an able component has: see `wit/batch`.
 const BATCH: &str = "claviger:batch/revocation@0.1.0";
+
+/// The same: see `wit/provider`.
+const ROTATION: &str = "claviger:provider/rotation@0.1.0";

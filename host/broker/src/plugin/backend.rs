@@ -5,15 +5,18 @@ mod jwt;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use claviger_core::name::{BackendName, ConnectionName};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use super::manifest::{Auth, ConnectionKind, ConnectionRequest, Dialect, Manifest};
 use super::spec::{BackendSpec, ClientAddress, ConnectionSpec, SqlSpec};
 use crate::egress::http::Door;
 use crate::egress::redact::{Redactor, SharedSecret};
 use crate::egress::sql::{Address, AddressError, Endpoint, Login, OpenError, Pool, PoolSpec};
+use crate::egress::{Failure, FailureKind};
 use crate::issuer::Issuer;
 
 pub use jwt::{ISSUER_WANTED, JwtConnection};
@@ -45,14 +48,14 @@ pub struct SqlConnection {
     pub(super) client_port: u16,
     /// The pool.
     pub(super) pool: Pool,
-    password: SharedSecret,
+    passwords: Vec<SharedSecret>,
 }
 
 impl Connection {
     /// What the broker itself authenticates with.
     fn root_secrets(&self) -> Vec<SharedSecret> {
         match self {
-            Self::Sql(sql) => vec![Arc::clone(&sql.password)],
+            Self::Sql(sql) => sql.passwords.clone(),
             Self::Http(door) => door.root_secrets(),
             Self::Jwt(_) => Vec::new(),
         }
@@ -207,7 +210,7 @@ fn connect_sql(
     spec: SqlSpec,
     request: &ConnectionRequest,
 ) -> Result<SqlConnection, BackendError> {
-    let SqlSpec { address, user, password, ca_file, client, connections_max } = spec;
+    let SqlSpec { address, user, password, next_password, ca_file, client, connections_max } = spec;
     let address = Address::parse(&address)
         .map_err(|error| BackendError::Address { connection: name.clone(), error })?;
     let dialect = address.dialect;
@@ -217,15 +220,27 @@ fn connect_sql(
         return Err(mismatch(name, reason));
     }
     let (client_host, client_port) = client_address(&address, client);
-    let password: SharedSecret = Arc::new(password);
+    let (password, next) = (Arc::new(password), next_password.map(Arc::new));
+    let passwords = std::iter::once(&password).chain(&next).cloned().collect();
     let pool = Pool::new(&PoolSpec {
         address,
-        login: Login { user, password: Arc::clone(&password) },
+        login: Login { user, password, next },
         ca_file,
         connections_max: connections_max.unwrap_or(CONNECTIONS_DEFAULT).max(1),
     })
     .map_err(|error| BackendError::Pool { connection: name.clone(), error })?;
-    Ok(SqlConnection { client_host, client_port, pool, password })
+    Ok(SqlConnection { client_host, client_port, pool, passwords })
+}
+
+/// Logs in once, with the password of `spec`, and out again.
+pub async fn log_in(spec: SqlSpec) -> Result<(), Failure> {
+    let wrong = |reason: String| Failure::unsent(FailureKind::InvalidConfig, reason);
+    let SqlSpec { address, user, password, ca_file, .. } = spec;
+    let address = Address::parse(&address).map_err(|error| wrong(error.to_string()))?;
+    let login = Login { user, password: Arc::new(password), next: None };
+    let pool = Pool::new(&PoolSpec { address, login, ca_file, connections_max: 1 })
+        .map_err(|error| wrong(error.to_string()))?;
+    pool.lend(Instant::now() + LOG_IN_MAX).await.map(drop)
 }
 
 fn client_address(address: &Address, client: ClientAddress) -> (String, u16) {
@@ -293,6 +308,9 @@ fn against<'a>(
 /// Four busy calls a core of the database server; PostgreSQL allows 100 clients in all, MariaDB
 /// 151.
 const CONNECTIONS_DEFAULT: usize = 8;
+
+/// As long as a call may take: a server that takes longer serves no call either.
+const LOG_IN_MAX: Duration = Duration::from_secs(5);
 
 /// Nobody reads more at once.
 pub(super) const PROBLEMS_MAX: usize = 32;

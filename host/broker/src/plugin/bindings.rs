@@ -6,6 +6,7 @@ mod calls;
 mod http;
 mod jwt;
 mod log;
+mod rotation;
 mod secrets;
 mod sql;
 
@@ -18,12 +19,13 @@ pub use self::generated::batch::{Batch, BatchPre};
 use self::generated::claviger;
 use self::generated::claviger::types::errors::{Error, ErrorKind};
 pub use self::generated::{Plugin, PluginPre};
+pub use self::rotating::{Rotating, RotatingPre};
 use super::backend::PROBLEMS_MAX;
 use super::call::Call;
 use super::lease::LeaseDraft;
 use super::manifest::Manifest;
 use super::plain;
-use super::request::{IssueRequest, RevokeRequest};
+use super::request::{IssueRequest, RevokeRequest, RotateRequest};
 use crate::egress::redact::Redactor;
 use crate::egress::{Failure, FailureKind};
 
@@ -81,6 +83,29 @@ mod generated {
     }
 }
 
+mod rotating {
+    #![allow(missing_docs, reason = "generated; the WIT files hold the documentation")]
+
+    wasmtime::component::bindgen!({
+        path: [
+            "../../wit/types",
+            "../../wit/sql",
+            "../../wit/egress",
+            "../../wit/jwt",
+            "../../wit/log",
+            "../../wit/provider",
+        ],
+        world: "claviger:provider/rotating",
+        imports: { default: trappable },
+        exports: { default: async },
+        with: {
+            "claviger:types/errors": crate::plugin::bindings::generated::claviger::types::errors,
+            "claviger:types/secrets": crate::plugin::bindings::generated::claviger::types::secrets,
+            "claviger:provider/rotation-calls.rotate-request": crate::plugin::request::RotateRequest,
+        },
+    });
+}
+
 /// Something that a plugin finds wrong with a configuration.
 pub struct Problem {
     /// A JSON pointer.
@@ -94,7 +119,11 @@ pub fn add_always(linker: &mut Linker<Call>) -> Result<()> {
     claviger::types::errors::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)?;
     claviger::types::secrets::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)?;
     claviger::log::log::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)?;
-    claviger::provider::calls::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)
+    claviger::provider::calls::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)?;
+    rotating::claviger::provider::rotation_calls::add_to_linker::<_, HasSelf<Call>>(
+        linker,
+        |call| call,
+    )
 }
 
 /// Links `claviger:sql`.
@@ -156,6 +185,19 @@ pub async fn revoke(
     let lent = Resource::new_borrow(request.rep());
     let provider = plugin.claviger_provider_provider();
     let answer = provider.call_revoke(&mut *store, lent).await?;
+    Ok(answer.map_err(Failure::from))
+}
+
+/// Calls `rotate-root`.
+pub async fn rotate_root(
+    store: &mut Store<Call>,
+    plugin: &Rotating,
+    request: RotateRequest,
+) -> Result<Result<(), Failure>> {
+    let request = store.data_mut().table.push(request)?;
+    let lent = Resource::new_borrow(request.rep());
+    let rotation = plugin.claviger_provider_rotation();
+    let answer = rotation.call_rotate_root(&mut *store, lent).await?;
     Ok(answer.map_err(Failure::from))
 }
 

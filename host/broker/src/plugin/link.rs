@@ -134,10 +134,11 @@ fn add_empty_wasi(linker: &mut Linker<Call>) -> Result<()> {
 }
 
 /// What every plugin may import. The doors are granted one by one.
-const ALWAYS: [&str; 8] = [
+const ALWAYS: [&str; 9] = [
     "claviger:types/",
     "claviger:log/",
     "claviger:provider/calls",
+    "claviger:provider/rotation-calls",
     "wasi:cli/",
     "wasi:io/",
     "wasi:clocks/",

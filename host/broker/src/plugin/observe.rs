@@ -38,6 +38,8 @@ pub enum Call {
     Revoke,
     /// `revoke-all`.
     RevokeAll,
+    /// `rotate-root`.
+    RotateRoot,
 }
 
 /// How a call ended.
@@ -65,6 +67,7 @@ impl Call {
             Self::Issue => "issue",
             Self::Revoke => "revoke",
             Self::RevokeAll => "revoke-all",
+            Self::RotateRoot => "rotate-root",
         }
     }
 }

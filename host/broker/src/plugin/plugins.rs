@@ -10,7 +10,7 @@ use claviger_core::catalog;
 use claviger_core::intent::Intent;
 use claviger_core::issued::Issued;
 use claviger_core::lease::DueLease;
-use claviger_core::name::{BackendName, PluginName};
+use claviger_core::name::{BackendName, ConnectionName, PluginName};
 use claviger_core::ports::{self, PluginError, PluginErrorKind};
 use data_encoding::HEXLOWER;
 use thiserror::Error;
@@ -23,10 +23,11 @@ use super::engine::{EngineError, Sandbox};
 use super::link::{Grant, Grants};
 use super::manifest::{ConnectionKind, Manifest};
 use super::observe::Observe;
-use super::request::{IssueRequest, RevokeRequest};
+use super::request::{IssueRequest, RevokeRequest, RotateRequest};
 use super::run::{Answer, Run, Task};
 use super::signature::SignatureState;
 use super::spec::{BackendSpec, Limits, PluginSpec};
+use crate::egress::redact::SharedSecret;
 use crate::issuer::Issuer;
 
 /// The plugins and backends in force.
@@ -339,7 +340,7 @@ impl Plugins {
         let task = Task::Issue(request(&backend.settings));
         match self.run(loaded, Some(Arc::clone(backend))).perform(task).await? {
             Answer::Issued(issued) => Ok(issued),
-            Answer::Problems(_) | Answer::Revoked => Err(mixed_up(loaded)),
+            Answer::Problems(_) | Answer::Revoked | Answer::Rotated => Err(mixed_up(loaded)),
         }
     }
 
@@ -362,7 +363,27 @@ impl Plugins {
         let task = task(&backend.settings);
         match self.run(loaded, Some(Arc::clone(backend))).perform(task).await? {
             Answer::Revoked => Ok(()),
-            Answer::Problems(_) | Answer::Issued(_) => Err(mixed_up(loaded)),
+            Answer::Problems(_) | Answer::Issued(_) | Answer::Rotated => Err(mixed_up(loaded)),
+        }
+    }
+
+    /// Whether the plugin of this backend replaces root credentials; `None` if there is none.
+    pub fn rotates(&self, backend: &BackendName) -> Option<bool> {
+        self.backends.get(backend).map(|(loaded, _)| loaded.rotating.is_some())
+    }
+
+    /// Has the plugin give the account of `connection` the password `secret`.
+    pub async fn rotate_root(
+        &self,
+        backend: &BackendName,
+        connection: &ConnectionName,
+        secret: SharedSecret,
+    ) -> Result<(), PluginError> {
+        let (loaded, backend) = self.backend(backend)?;
+        let task = Task::Rotate(RotateRequest::new(connection, &backend.settings, secret));
+        match self.run(loaded, Some(Arc::clone(backend))).perform(task).await? {
+            Answer::Rotated => Ok(()),
+            Answer::Problems(_) | Answer::Issued(_) | Answer::Revoked => Err(mixed_up(loaded)),
         }
     }
 }

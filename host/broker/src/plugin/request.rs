@@ -4,9 +4,11 @@ use std::time::SystemTime;
 
 use claviger_core::intent::Intent;
 use claviger_core::lease::DueLease;
+use claviger_core::name::ConnectionName;
 use claviger_core::time::Timestamp;
 use zeroize::Zeroizing;
 
+use crate::egress::redact::SharedSecret;
 use crate::issuer::{Attribution, Subject};
 
 /// One permitted and recorded request to mint a credential.
@@ -32,6 +34,14 @@ pub struct RevokeRequest {
     pub(super) scope: String,
     pub(super) settings: String,
     pub(super) handle: Option<Zeroizing<String>>,
+    pub(super) now_secs: u64,
+}
+
+/// One request to replace the credential with which the host logs in on a connection.
+pub struct RotateRequest {
+    pub(super) connection: String,
+    pub(super) settings: String,
+    pub(super) secret: SharedSecret,
     pub(super) now_secs: u64,
 }
 
@@ -79,6 +89,13 @@ impl RevokeRequest {
             handle: handle.map(|handle| Zeroizing::new(handle.as_str().to_owned())),
             now_secs: now_secs(),
         }
+    }
+}
+
+impl RotateRequest {
+    pub(super) fn new(connection: &ConnectionName, settings: &str, secret: SharedSecret) -> Self {
+        let (connection, settings) = (connection.as_str().to_owned(), settings.to_owned());
+        Self { connection, settings, secret, now_secs: now_secs() }
     }
 }
 

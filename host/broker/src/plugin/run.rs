@@ -20,7 +20,7 @@ use super::engine::Sandbox;
 use super::meter::{CpuMeter, Metered};
 use super::observe::{Observation, Observe, Outcome};
 use super::plain;
-use super::request::{IssueRequest, RevokeRequest};
+use super::request::{IssueRequest, RevokeRequest, RotateRequest};
 use super::spec::Limits;
 use crate::egress::{Failure, FailureKind};
 use crate::issuer::Subject;
@@ -35,6 +35,8 @@ pub enum Task {
     Revoke(RevokeRequest),
     /// `revoke-all`, of a plugin that has it.
     RevokeAll(Vec<RevokeRequest>),
+    /// `rotate-root`, of a plugin that has it.
+    Rotate(RotateRequest),
 }
 
 /// What came of it.
@@ -45,6 +47,8 @@ pub enum Answer {
     Issued(Issued),
     /// It is gone, or all of them are.
     Revoked,
+    /// The account has the new credential.
+    Rotated,
 }
 
 /// One call, before it runs.
@@ -237,13 +241,18 @@ async fn answer(
     loaded: &Loaded,
     task: Task,
 ) -> wasmtime::Result<Result<Answer, Failure>> {
-    let task = match (task, &loaded.batch) {
-        (Task::RevokeAll(requests), Some(batch)) => {
+    let task = match (task, &loaded.batch, &loaded.rotating) {
+        (Task::RevokeAll(requests), Some(batch), _) => {
             let plugin = batch.instantiate_async(&mut *store).await?;
             let revoked = bindings::revoke_all(store, &plugin, requests).await?;
             return Ok(revoked.map(|()| Answer::Revoked));
         }
-        (task, _) => task,
+        (Task::Rotate(request), _, Some(rotating)) => {
+            let plugin = rotating.instantiate_async(&mut *store).await?;
+            let rotated = bindings::rotate_root(store, &plugin, request).await?;
+            return Ok(rotated.map(|()| Answer::Rotated));
+        }
+        (task, ..) => task,
     };
     let plugin = loaded.pre.instantiate_async(&mut *store).await?;
     Ok(match task {
@@ -258,6 +267,7 @@ async fn answer(
             bindings::revoke(store, &plugin, request).await?.map(|()| Answer::Revoked)
         }
         Task::RevokeAll(_) => Err(Failure::unsent(FailureKind::Unsupported, NO_BATCH)),
+        Task::Rotate(_) => Err(Failure::unsent(FailureKind::Unsupported, NO_ROTATION)),
     })
 }
 
@@ -309,7 +319,7 @@ impl Task {
     fn subject(&self) -> Option<Arc<Subject>> {
         match self {
             Self::Issue(request) => Some(Arc::new(request.subject())),
-            Self::Validate(_) | Self::Revoke(_) | Self::RevokeAll(_) => None,
+            Self::Validate(_) | Self::Revoke(_) | Self::RevokeAll(_) | Self::Rotate(_) => None,
         }
     }
 
@@ -319,6 +329,7 @@ impl Task {
             Self::Issue(_) => super::observe::Call::Issue,
             Self::Revoke(_) => super::observe::Call::Revoke,
             Self::RevokeAll(_) => super::observe::Call::RevokeAll,
+            Self::Rotate(_) => super::observe::Call::RotateRoot,
         }
     }
 }
@@ -352,6 +363,9 @@ const fn kind(kind: FailureKind) -> PluginErrorKind {
 
 /// For whoever calls it without asking whether the plugin can.
 const NO_BATCH: &str = "the plugin ends one credential at a time";
+
+/// The same.
+const NO_ROTATION: &str = "the plugin does not replace root credentials: change this one by hand";
 
 /// What one host call may carry from the guest: well above the largest statement.
 const HOSTCALL_BYTES_MAX: usize = 1024 * 1024;

@@ -74,6 +74,8 @@ pub struct SqlSpec {
     pub user: String,
     /// Its password.
     pub password: Zeroizing<String>,
+    /// The password that is taking its place.
+    pub next_password: Option<Zeroizing<String>>,
     /// A PEM file with the certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// Where clients reach the database, if not at `address`.

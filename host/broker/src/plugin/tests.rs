@@ -167,6 +167,7 @@ fn database_backend(server: &Postgres) -> BackendSpec {
     let connection = ConnectionSpec::Sql(SqlSpec {
         address: server.url(),
         user: server.superuser().to_owned(),
+        next_password: None,
         password: Zeroizing::new(server.password().to_owned()),
         ca_file: None,
         client: ClientAddress { host: Some("db.example".to_owned()), port: None },

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use claviger_core::admin::AdminAction;
+use claviger_core::admin::{AdminAction, AdminResource};
 use claviger_core::name::SecretName;
 use claviger_proto::v1;
 use claviger_proto::v1::secret_service_server::SecretService;
@@ -16,6 +16,7 @@ use crate::broker::Broker;
 use crate::configuration::{self, Asker, RekeyFault};
 use crate::journal::{PutSecretError, RekeyAct, Resealed, SecretAct};
 use crate::policies::Reloaded;
+use crate::rotation::{self, RotateError, Rotated, Wish};
 
 /// What operators call.
 pub struct Secrets {
@@ -108,6 +109,28 @@ impl SecretService for Secrets {
         }
     }
 
+    async fn rotate_root(
+        &self,
+        request: Request<v1::RotateRootRequest>,
+    ) -> Result<Response<v1::RotateRootResponse>, Status> {
+        let extensions = request.extensions();
+        let read = self.gate.read(extensions, AdminAction::Rotate, wished(request.get_ref()));
+        let wish = read.await?;
+        // Of a secret, too, policies are asked about the backend that uses it.
+        let backend = wish.backend.clone().or_else(|| rotation::backend(&self.broker, &wish));
+        let resource = backend.map_or(AdminResource::Broker, AdminResource::Backend);
+        let what = format!("another root credential: {wish}");
+        let act = Act::on(resource, AdminAction::Rotate, what);
+        let permit = self.gate.admit(extensions, act).await?;
+        let by = permit.ask().operator.id().to_owned();
+        let rotated = rotation::rotate(&self.broker, wish, by).await;
+        let Rotated { secret, version } = rotated.map_err(|error| match error {
+            RotateError::Journal(error) => status::of_journal(&error),
+            error => status::precondition(error),
+        })?;
+        Ok(Response::new(v1::RotateRootResponse { secret: secret.to_string(), version }))
+    }
+
     async fn rekey(
         &self,
         request: Request<v1::RekeyRequest>,
@@ -130,6 +153,29 @@ async fn reload(broker: &Arc<Broker>) -> Result<(bool, Vec<String>), Status> {
         Reloaded::Changed { problems } | Reloaded::Same { problems } => (true, problems),
         Reloaded::Refused { problems } => (false, problems),
     })
+}
+
+/// Reads which root credential is meant.
+fn wished(request: &v1::RotateRootRequest) -> Result<Wish, Status> {
+    let v1::RotateRootRequest { backend, connection, secret } = request;
+    if backend.is_empty() && secret.is_empty() {
+        return Err(status::invalid("backend", "name a backend or a secret"));
+    }
+    Ok(Wish {
+        backend: optional("backend", backend)?,
+        connection: optional("connection", connection)?,
+        secret: optional("secret", secret)?,
+    })
+}
+
+fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
+    field: &str,
+    text: &str,
+) -> Result<Option<T>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| status::invalid(field, error))
 }
 
 fn parsed(name: &str) -> Result<SecretName, Status> {

@@ -1,4 +1,4 @@
-//! `claviger secret put|list|delete`: the secrets that the broker keeps, for operators. No command
+//! `claviger secret put|list|rotate|delete`: the secrets that the broker keeps, for operators. No command
 //! shows a value, since no call returns one.
 
 use std::io::{IsTerminal, Read};
@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use claviger_proto::v1::{
-    DeleteSecretRequest, ListSecretsRequest, PutSecretRequest, PutSecretResponse, StoredSecret,
+    DeleteSecretRequest, ListSecretsRequest, PutSecretRequest, PutSecretResponse,
+    RotateRootRequest, StoredSecret,
 };
 use serde::Serialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::Context;
+use super::{Context, backend};
 use crate::client;
 use crate::exit::{Exit, Failure};
 use crate::text::{Table, moment, visible};
@@ -26,6 +27,9 @@ pub enum SecretCommand {
     /// What is kept, and what uses it; never a value (operators)
     #[command(after_help = "Example:\n  claviger secret list --output json | jq '.[].name'")]
     List,
+    /// Replace a root credential by a new one that the broker makes (operators)
+    #[command(after_help = "Example:\n  claviger secret rotate orders/admin")]
+    Rotate(NameArg),
     /// Forget a secret (operators)
     #[command(after_help = "Example:\n  claviger secret delete aws/old-key")]
     Delete(DeleteArgs),
@@ -41,6 +45,14 @@ pub struct PutArgs {
     /// Where its value is; newlines at the end are dropped [default: standard input]
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
+}
+
+/// A secret.
+#[derive(Args)]
+pub struct NameArg {
+    /// Its name, without `store:`
+    #[arg(value_name = "NAME")]
+    name: String,
 }
 
 /// A secret to forget.
@@ -81,6 +93,10 @@ impl From<StoredSecret> for SecretView {
 pub async fn run(context: &Context, command: SecretCommand) -> Result<Exit, Failure> {
     match command {
         SecretCommand::Put(args) => put(context, args).await,
+        SecretCommand::Rotate(NameArg { name }) => {
+            let request = RotateRootRequest { secret: name, ..RotateRootRequest::default() };
+            backend::rotate(context, request).await.map(|()| Exit::OK)
+        }
         SecretCommand::List => list(context).await.map(|()| Exit::OK),
         SecretCommand::Delete(args) => delete(context, args).await.map(|()| Exit::OK),
     }

@@ -175,6 +175,12 @@ pub enum Event {
     SecretDeleted,
     /// The journal was put under another sealing key.
     JournalRekeyed,
+    /// A root credential is to be replaced: the new one is in the broker's keeping.
+    RotationStarted,
+    /// A root credential was replaced: the backend accepts the new one.
+    RotationDone,
+    /// A root credential was not replaced: the backend accepts the one before.
+    RotationFailed,
 }
 
 /// Allow or deny.

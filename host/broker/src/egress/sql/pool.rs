@@ -1,12 +1,18 @@
 //! Connections to one database under one login: opened on demand, kept, bounded in number.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    ConfigConnectImpl, Connect, Manager, ManagerConfig, PoolError, RecyclingMethod, Runtime,
+    Timeouts,
+};
 use thiserror::Error;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -38,6 +44,9 @@ pub struct Login {
     pub user: String,
     /// Its password.
     pub password: SharedSecret,
+    /// The password that is taking its place: whichever of the two the server accepts is used, so
+    /// that no call fails while one is replaced by the other.
+    pub next: Option<SharedSecret>,
 }
 
 /// A bounded pool of connections.
@@ -112,11 +121,16 @@ pub(super) fn no_connection_in_time() -> Failure {
 fn postgres_pool(spec: &PoolSpec) -> Result<Connections, OpenError> {
     let config = config(spec);
     let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let next = spec.login.next.clone();
     let (manager, canceller) = match spec.address.transport {
-        Transport::Plain => (Manager::from_config(config, NoTls, manager_config), Canceller::Plain),
+        Transport::Plain => {
+            let connect = Either { connect: ConfigConnectImpl { tls: NoTls }, next };
+            (Manager::from_connect(config, connect, manager_config), Canceller::Plain)
+        }
         Transport::VerifiedTls => {
             let tls = MakeRustlsConnect::new(tls::client(spec.ca_file.as_deref(), None)?);
-            (Manager::from_config(config, tls.clone(), manager_config), Canceller::Tls(tls))
+            let connect = Either { connect: ConfigConnectImpl { tls: tls.clone() }, next };
+            (Manager::from_connect(config, connect, manager_config), Canceller::Tls(tls))
         }
     };
     let pool = deadpool_postgres::Pool::builder(manager)
@@ -126,6 +140,36 @@ fn postgres_pool(spec: &PoolSpec) -> Result<Connections, OpenError> {
         .map_err(|error| OpenError::Pool(error.to_string()))?;
     Ok(Connections::Postgres(pool, canceller))
 }
+
+/// Logs in with the configured password, or with the next one if that is refused.
+struct Either<C> {
+    connect: C,
+    next: Option<SharedSecret>,
+}
+
+impl<C: Connect> Connect for Either<C> {
+    fn connect(&self, config: &Config) -> Connecting<'_> {
+        let config = config.clone();
+        Box::pin(async move {
+            let refused = match (self.connect.connect(&config).await, &self.next) {
+                (Err(error), Some(_)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => error,
+                (connected, _) => return connected,
+            };
+            let Some(next) = &self.next else { return Err(refused) };
+            let mut config = config;
+            config.password(next.as_bytes());
+            self.connect.connect(&config).await
+        })
+    }
+}
+
+type Connecting<'a> = Pin<
+    Box<
+        dyn Future<Output = Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error>>
+            + Send
+            + 'a,
+    >,
+>;
 
 async fn lend_postgres(
     pool: &deadpool_postgres::Pool,

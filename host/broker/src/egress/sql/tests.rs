@@ -30,7 +30,8 @@ fn secret(text: &str) -> SharedSecret {
 }
 
 fn pool(server: &Postgres, password: &str, connections_max: usize) -> Pool {
-    let login = Login { user: server.superuser().to_owned(), password: secret(password) };
+    let login =
+        Login { user: server.superuser().to_owned(), password: secret(password), next: None };
     let address = Address::parse(&server.url()).unwrap();
     Pool::new(&PoolSpec { address, login, ca_file: None, connections_max }).unwrap()
 }
@@ -224,7 +225,7 @@ async fn verify_full_means_this_authority_and_this_name() {
         let url = format!("postgres://{host}:{}/postgres?sslmode=verify-full", server.port());
         let address = Address::parse(&url).unwrap();
         let password = secret(server.password());
-        let login = Login { user: server.superuser().to_owned(), password };
+        let login = Login { user: server.superuser().to_owned(), password, next: None };
         let pool = Pool::new(&PoolSpec { address, login, ca_file, connections_max: 1 }).unwrap();
         match (pool.lend(soon()).await, refused) {
             (Ok(mut session), None) => {

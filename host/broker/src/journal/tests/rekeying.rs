@@ -90,7 +90,7 @@ async fn furnished() -> Arc<World> {
 async fn check_opens(journal: &SqliteJournal) {
     let names = ["a", "b/c", "gone"].map(|name| name.parse().unwrap());
     let values = journal.secrets(BTreeSet::from(names)).await.unwrap();
-    let values: Vec<_> = values.values().map(|value| value.as_str()).collect();
+    let values: Vec<_> = values.values().map(|value| value.current.as_str()).collect();
     assert_eq!(values, ["value of a", "value of b/c"]);
     let issuer_keys = journal.issuer_keys().await.unwrap();
     assert_eq!(issuer_keys[0].pkcs8.as_ref().unwrap().as_slice(), [1, 2, 3]);

@@ -9,7 +9,7 @@ use tokio_stream::StreamExt;
 use zeroize::Zeroizing;
 
 use super::world::{World, open, stranger};
-use crate::journal::{EntryQuery, PutSecretError, SecretAct, SqliteJournal};
+use crate::journal::{EntryQuery, PutSecretError, SecretAct, Settlement, SqliteJournal};
 
 fn name(text: &str) -> SecretName {
     text.parse().unwrap()
@@ -29,7 +29,7 @@ async fn put(
 
 async fn value(journal: &SqliteJournal, text: &str) -> Option<String> {
     let mut values = journal.secrets(BTreeSet::from([name(text)])).await.unwrap();
-    values.remove(&name(text)).map(|value| value.to_string())
+    values.remove(&name(text)).map(|value| value.current.to_string())
 }
 
 #[tokio::test]
@@ -90,6 +90,46 @@ async fn what_is_no_secret_is_refused() {
     assert_eq!(put(&world.journal, "n1", "x").await, Ok(2), "one that is there is put anew");
 }
 
+/// What is begun is durable beside the secret in force, and ends in one of two ways; a secret that
+/// is put meanwhile does not lose what the backend may accept already.
+#[tokio::test]
+async fn a_rotation_keeps_both_secrets_until_it_is_settled() {
+    let world = World::new().await;
+    let journal = &world.journal;
+    let begin = |value: &str| {
+        let value = std::sync::Arc::new(Zeroizing::new(value.to_owned()));
+        journal.begin_rotation(name("a"), value, act())
+    };
+    let end = |settlement| journal.end_rotation(name("a"), (settlement, "why".to_owned()), act());
+    let both = || async {
+        let value = journal.secrets(BTreeSet::from([name("a")])).await.unwrap();
+        let value = value.into_values().next().unwrap();
+        (value.current.to_string(), value.pending.map(|pending| pending.to_string()))
+    };
+    let pair =
+        |current: &str, pending: Option<&str>| (current.to_owned(), pending.map(str::to_owned));
+    assert_eq!(begin("x").await, Ok(None), "there is nothing to replace");
+    put(journal, "a", "one").await.unwrap();
+    assert_eq!(end(Settlement::Accepted).await, Ok(None), "nothing was begun");
+    assert_eq!(begin("two").await, Ok(Some(2)));
+    assert_eq!(begin("three").await, Ok(None), "one at a time");
+    assert_eq!(both().await, pair("one", Some("two")));
+    assert_eq!(journal.pending_secrets().await.unwrap(), [(name("a"), act().at)]);
+    assert_eq!(put(journal, "a", "other").await, Ok(3));
+    assert_eq!(both().await, pair("other", Some("two")));
+    assert_eq!(end(Settlement::Accepted).await, Ok(Some(2)));
+    assert_eq!(both().await, pair("two", None));
+    assert_eq!(begin("four").await, Ok(Some(4)), "no number is given twice");
+    assert_eq!(end(Settlement::Dropped).await, Ok(Some(2)));
+    assert_eq!(both().await, pair("two", None));
+    assert_eq!(put(journal, "a", "five").await, Ok(5));
+    assert_eq!(begin("six").await, Ok(Some(6)));
+    assert_eq!(journal.delete_secret(name("a"), act()).await, Ok(Some(5)));
+    let pending = journal.pending_secrets().await.unwrap();
+    assert!(pending.is_empty(), "what was begun is forgotten too");
+    assert_eq!(put(journal, "a", "seven").await, Ok(7), "and its number is not given again");
+}
+
 /// Somebody with the file, but without the key, puts an earlier version back, or gives one secret
 /// the name of another.
 #[tokio::test]
@@ -106,7 +146,7 @@ async fn a_secret_that_was_moved_or_put_back_does_not_open() {
         put(&world.journal, "a", "two").await.unwrap();
         conn.execute_batch(attack).unwrap();
         let asked = BTreeSet::from([name("a"), name("b")]);
-        let error = world.journal.secrets(asked).await.expect_err(attack).to_string();
+        let error = world.journal.secrets(asked).await.err().expect(attack).to_string();
         assert!(error.contains("does not open"), "{attack}: {error}");
     }
 }

@@ -34,6 +34,7 @@ fn backend_as(user: &str, password: &str) -> BackendSpec {
     let connection = ConnectionSpec::Sql(SqlSpec {
         address: format!("mysql://127.0.0.1:{}/app?sslmode=disable", maria().port()),
         user: user.to_owned(),
+        next_password: None,
         password: Zeroizing::new(password.to_owned()),
         ca_file: None,
         client: ClientAddress { host: Some("db.example".to_owned()), port: None },

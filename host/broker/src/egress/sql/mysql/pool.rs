@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::failure;
 use super::session::Session;
+use crate::egress::redact::SharedSecret;
 use crate::egress::sql::address::{Address, Endpoint};
 use crate::egress::sql::pool::{CONNECT_TIMEOUT, Login, busy, no_connection_in_time};
 use crate::egress::{Failure, FailureKind};
@@ -22,6 +23,8 @@ use crate::egress::{Failure, FailureKind};
 /// A bounded pool of connections.
 pub struct Pool {
     opts: Opts,
+    /// The same with the password that is taking the place of the other.
+    next: Option<Opts>,
     connections_max: usize,
     slots: Arc<Semaphore>,
     idle: Idle,
@@ -75,9 +78,12 @@ impl Pool {
             Endpoint::Tcp(host) => builder.ip_or_hostname(host.clone()).tcp_port(address.port),
             Endpoint::Unix(file) => builder.socket(Some(file.display().to_string())),
         };
-        let opts = builder.ssl_opts(trusted.map(verified)).into();
+        let builder = builder.ssl_opts(trusted.map(verified));
+        let with =
+            |password: &SharedSecret| Opts::from(builder.clone().pass(Some(password.as_str())));
+        let next = login.next.as_ref().map(with);
         let slots = Arc::new(Semaphore::new(connections_max));
-        Self { opts, connections_max, slots, idle: Idle::default() }
+        Self { opts: builder.into(), next, connections_max, slots, idle: Idle::default() }
     }
 
     /// Lends a connection that carries nothing over, waiting for a free one until `deadline`.
@@ -98,10 +104,20 @@ impl Pool {
             }
         }
         let until = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-        match timeout_at(until, connect(self.opts.clone())).await {
+        match timeout_at(until, self.connect()).await {
             Ok(Ok(link)) => Ok(self.session(link, slot)),
             Ok(Err(error)) => Err(failure::of_connect(&error)),
             Err(_) => Err(no_connection_in_time()),
+        }
+    }
+
+    /// With the configured password, or with the next one if that is refused.
+    async fn connect(&self) -> mysql_async::Result<Link> {
+        match (connect(self.opts.clone()).await, &self.next) {
+            (Err(mysql_async::Error::Server(error)), Some(next)) if error.code == ACCESS_DENIED => {
+                connect(next.clone()).await
+            }
+            (connected, _) => connected,
         }
     }
 
@@ -202,6 +218,9 @@ fn verified(trusted: Vec<CertificateDer<'static>>) -> SslOpts {
 /// The most that the broker reads or sends at once: four times the largest answer, and twice the
 /// largest statement with every character doubled two times.
 const PACKET_BYTES_MAX: usize = 1024 * 1024;
+
+/// `ER_ACCESS_DENIED_ERROR`: the user or the password is wrong.
+const ACCESS_DENIED: u16 = 1045;
 
 /// The driver asks the server for it otherwise; only its own pool uses it.
 const WAIT_TIMEOUT_SECS: usize = 28_800;

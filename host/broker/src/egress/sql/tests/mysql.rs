@@ -12,7 +12,7 @@ fn maria() -> &'static Mariadb {
 }
 
 fn pool_at(url: &str, password: &str, connections_max: usize) -> Pool {
-    let login = Login { user: "root".to_owned(), password: secret(password) };
+    let login = Login { user: "root".to_owned(), password: secret(password), next: None };
     let address = Address::parse(url).unwrap();
     Pool::new(&PoolSpec { address, login, ca_file: None, connections_max }).unwrap()
 }
@@ -285,7 +285,8 @@ async fn verify_full_means_this_authority_and_this_name() {
     ] {
         let url = format!("mysql://{host}:{port}/app?sslmode=verify-full");
         let address = Address::parse(&url).unwrap();
-        let login = Login { user: "root".to_owned(), password: secret(server.password()) };
+        let login =
+            Login { user: "root".to_owned(), password: secret(server.password()), next: None };
         let spec = PoolSpec { address, login, ca_file: Some(ca_file), connections_max: 1 };
         match (Pool::new(&spec).unwrap().lend(soon()).await, refused) {
             (Ok(mut session), None) => {

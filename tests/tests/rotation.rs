@@ -1,0 +1,327 @@
+//! Root credentials that the broker replaces: under load, on schedule, over outages and crashes, and
+//! never so that it is locked out.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use claviger_e2e::broker::{Broker, claviger};
+use claviger_e2e::client::{Agent, journal};
+use claviger_e2e::poll;
+use claviger_e2e::shop::{self, BROKER_PASSWORD};
+use claviger_e2e::world::{ADMIN_PASSWORD, Settings, World, plugins, program, sha256_of};
+use claviger_proto::v1;
+use claviger_test_servers::Mariadb;
+
+/// The world with the database's password in the broker's keeping.
+fn world() -> World {
+    let world = World::new();
+    world.configure("file:secrets/admin", "store:orders/admin");
+    put(&world, "orders/admin", "secrets/admin");
+    world
+}
+
+fn put(world: &World, name: &str, file: &str) {
+    let secret = std::fs::File::open(world.path().join(file)).expect("a file");
+    let mut put = Command::new(program("clavigerd"));
+    put.args(["secret", "put", name, "--config"]).arg(world.config());
+    let output = put.stdin(secret).output().expect("clavigerd runs");
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn run(broker: &Broker, args: &[&str]) -> Output {
+    claviger(broker, args).output().expect("claviger runs")
+}
+
+fn check(output: &Output, code: i32, hint: &str) {
+    let told = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    assert!(told.contains(hint), "no `{hint}` in {told}");
+    assert!(!told.contains("canary"), "{told}");
+}
+
+async fn count(broker: &Broker, event: &str) -> usize {
+    let entries = journal(&broker.admin_socket(), v1::QueryJournalRequest::default()).await;
+    entries.iter().filter(|entry| entry["event"] == event).count()
+}
+
+/// Waits until every rotation that began has ended, and says how many were done.
+async fn settled(broker: &Broker) -> usize {
+    poll::until("every rotation is settled", || async {
+        let done = count(broker, "rotation-done").await;
+        let ended = done + count(broker, "rotation-failed").await;
+        (ended == count(broker, "rotation-started").await).then_some(done)
+    })
+    .await
+}
+
+/// Issues with whichever password is in force.
+async fn issues(broker: &Broker) {
+    let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
+    agent.issue("orders-db/readonly").await.expect("whichever password is in force");
+    agent.close().await.expect("closed");
+}
+
+/// The command that replaces the password, begun and not waited for.
+fn rotating(broker: &Broker) -> std::process::Child {
+    let mut rotate = claviger(broker, &["backend", "rotate", "orders-db"]);
+    rotate.stdout(Stdio::null()).stderr(Stdio::null());
+    rotate.spawn().expect("claviger runs")
+}
+
+/// Issues and releases until it is stopped; a failed call fails the test.
+struct Load {
+    stop: Arc<AtomicBool>,
+    issued: Arc<AtomicU64>,
+    agents: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    async fn start(broker: &Broker, scope: &'static str) -> Self {
+        let (stop, issued) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut agents = Vec::new();
+        for _ in 0..4 {
+            let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
+            let (stop, issued) = (Arc::clone(&stop), Arc::clone(&issued));
+            agents.push(tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    let lease = agent.issue(scope).await.expect("issued").lease.lease_id;
+                    agent.release(&lease).await.expect("released");
+                    issued.fetch_add(1, Ordering::SeqCst);
+                }
+                agent.close().await.expect("closed");
+            }));
+        }
+        Self { stop, issued, agents }
+    }
+
+    async fn goes_on(&self) {
+        let until = self.issued.load(Ordering::SeqCst) + 8;
+        poll::until("the load goes on", || {
+            std::future::ready((self.issued.load(Ordering::SeqCst) >= until).then_some(()))
+        })
+        .await;
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for agent in self.agents {
+            agent.await.expect("no call failed");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_password_of_postgres_changes_under_load_without_a_failed_call() {
+    let world = world();
+    let broker = Broker::start(&world).await;
+    let load = Load::start(&broker, "orders-db/readonly").await;
+    load.goes_on().await;
+    let by_backend = ["backend", "rotate", "orders-db"];
+    check(&run(&broker, &by_backend), 0, "store:orders/admin version 2 is in force");
+    load.goes_on().await;
+    let by_secret = ["secret", "rotate", "orders/admin"];
+    check(&run(&broker, &by_secret), 0, "store:orders/admin version 3 is in force");
+    load.goes_on().await;
+    load.end().await;
+    let old = world.postgres.try_psql("claviger", ADMIN_PASSWORD, "SELECT 1");
+    assert!(!old.status.success(), "the first password is worth nothing any more");
+    assert_eq!(count(&broker, "rotation-started").await, 2);
+    assert_eq!(count(&broker, "rotation-done").await, 2);
+    world.until_no_logins().await;
+    broker.stop().await;
+    let broker = Broker::start(&world).await;
+    let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
+    agent.issue("orders-db/readonly").await.expect("a start later it still logs in");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_password_of_mariadb_changes_under_load_without_a_failed_call() {
+    let (server, plugin) = (Mariadb::start(), plugins().join("mysql.wasm"));
+    shop::furnish(&server);
+    let (sha256, address) = (sha256_of(&plugin), server.url());
+    let more = format!(
+        r#"
+[plugins.mysql]
+path = "{}"
+sha256 = "{sha256}"
+[backends.shop-db]
+plugin = "mysql"
+[backends.shop-db.connections.admin]
+address = "{address}"
+auth = {{ password = {{ user = "claviger", password = "store:shop" }} }}
+[backends.shop-db.scopes.readonly]
+authorization = "orders.read"
+grant_role = "orders_readonly"
+"#,
+        plugin.display()
+    );
+    let world = World::with(Settings { more, ..Settings::default() });
+    world.write("secrets/shop", BROKER_PASSWORD);
+    world.write("policies/shop.cedar", SHOP_POLICY);
+    put(&world, "shop", "secrets/shop");
+    let broker = Broker::start(&world).await;
+    let load = Load::start(&broker, "shop-db/readonly").await;
+    load.goes_on().await;
+    check(&run(&broker, &["backend", "rotate", "shop-db"]), 0, "store:shop version 2 is in force");
+    load.goes_on().await;
+    load.end().await;
+    let old = server.try_sql("claviger", BROKER_PASSWORD, "SELECT 1");
+    assert!(!old.status.success(), "the first password is worth nothing any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_killed_while_it_rotates_is_never_locked_out() {
+    let world = world();
+    let mut broker = Broker::start(&world).await;
+    for kill in 1..=KILLS {
+        let mut rotate = rotating(&broker);
+        let started = count(&broker, "rotation-started").await;
+        // From before the call arrives to after its answer.
+        for _ in 0..kill * YIELDS_BETWEEN_KILLS {
+            tokio::task::yield_now().await;
+        }
+        broker.kill();
+        rotate.wait().expect("it ends with the broker");
+        broker = Broker::start(&world).await;
+        issues(&broker).await;
+        assert!(count(&broker, "rotation-started").await >= started);
+    }
+    settled(&broker).await;
+    check(&run(&broker, &["backend", "rotate", "orders-db"]), 0, "is in force");
+    world.until_no_logins().await;
+}
+
+/// Between the record of the new password and the database's answer: what the broker sent takes
+/// effect after its death, or never does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_killed_at_a_step_settles_it_at_the_next_start() {
+    let world = world();
+    let mut broker = Broker::start(&world).await;
+    for what_becomes_of_it in [After::LetGo, After::Ended] {
+        let holder = holding(&world).await;
+        let mut rotate = rotating(&broker);
+        poll::until("the statement waits in the database", || {
+            std::future::ready((world.postgres.psql(WAITING) == "1").then_some(()))
+        })
+        .await;
+        broker.kill();
+        rotate.wait().expect("it ends with the broker");
+        if what_becomes_of_it == After::Ended {
+            world.postgres.psql(END_ALL);
+        }
+        holder.batch_execute("ROLLBACK").await.expect("let go");
+        broker = Broker::start(&world).await;
+        issues(&broker).await;
+        let (before, after) = (count(&broker, "rotation-done").await, settled(&broker).await);
+        assert!(what_becomes_of_it == After::LetGo || before == after, "it never took effect");
+        issues(&broker).await;
+    }
+    assert_eq!(count(&broker, "rotation-started").await, 2);
+    check(&run(&broker, &["backend", "rotate", "orders-db"]), 0, "version 4 is in force");
+}
+
+/// After the database's answer, and before the new password has been tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_killed_before_the_new_password_counts_goes_on_with_it() {
+    let world = world();
+    let broker = Broker::start(&world).await;
+    // One for the plugin, which keeps it, and none for the host's own login.
+    world.postgres.psql("ALTER ROLE claviger CONNECTION LIMIT 1");
+    let unsettled = run(&broker, &["backend", "rotate", "orders-db"]);
+    check(&unsettled, 1, "it is not settled which of two credentials");
+    let old = world.postgres.try_psql("claviger", ADMIN_PASSWORD, "SELECT 1");
+    let told = String::from_utf8_lossy(&old.stderr).into_owned();
+    assert!(told.contains("password authentication failed"), "the database has it: {told}");
+    broker.kill();
+    world.postgres.psql("ALTER ROLE claviger CONNECTION LIMIT -1");
+    let broker = Broker::start(&world).await;
+    issues(&broker).await;
+    assert_eq!(settled(&broker).await, 1);
+    assert_eq!(count(&broker, "rotation-failed").await, 0);
+    check(&run(&broker, &["backend", "rotate", "orders-db"]), 0, "version 3 is in force");
+}
+
+/// What becomes of the statement of a broker that was killed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// The database goes on with it.
+    LetGo,
+    /// The database ends it.
+    Ended,
+}
+
+/// Holds up every change of the broker's own role.
+async fn holding(world: &World) -> tokio_postgres::Client {
+    let dsn = world.postgres.dsn();
+    let (client, connection) =
+        tokio_postgres::connect(&dsn, tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    let hold = "BEGIN; ALTER ROLE claviger VALID UNTIL 'infinity'";
+    client.batch_execute(hold).await.expect("held");
+    client
+}
+
+const WAITING: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE usename = 'claviger' AND wait_event_type = 'Lock'";
+
+const END_ALL: &str = "SELECT count(pg_terminate_backend(pid, 5000)) \
+    FROM pg_stat_activity WHERE usename = 'claviger'";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_outage_leaves_open_is_settled_when_it_is_over() {
+    let world = world();
+    let broker = Broker::start(&world).await;
+    world.postgres.stop();
+    let unsettled = run(&broker, &["backend", "rotate", "orders-db"]);
+    check(&unsettled, 1, "it is not settled which of two credentials");
+    world.postgres.start_again();
+    let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
+    agent.issue("orders-db/readonly").await.expect("the password as it was");
+    poll::until("the rotation is settled", || async {
+        (count(&broker, "rotation-failed").await == 1).then_some(())
+    })
+    .await;
+    check(&run(&broker, &["backend", "rotate", "orders-db"]), 0, "version 3 is in force");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_replaced_on_schedule() {
+    let world = world();
+    world.configure("store:orders/admin\" } }", "store:orders/admin\" } }\nrotate_every = \"1s\"");
+    let broker = Broker::start(&world).await;
+    poll::until("it was replaced twice", || async {
+        (count(&broker, "rotation-done").await >= 2).then_some(())
+    })
+    .await;
+    let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
+    agent.issue("orders-db/readonly").await.expect("the newest logs in");
+}
+
+#[tokio::test]
+async fn only_what_the_broker_keeps_for_one_connection_is_replaced() {
+    let world = World::new();
+    let broker = Broker::start(&world).await;
+    let rotate = |args: &[&str]| run(&broker, &[&["backend", "rotate"], args].concat());
+    check(&rotate(&["orders-db"]), 1, "write `password = \"store:NAME\"`");
+    check(&rotate(&["nothing"]), 1, "no connection of that name");
+    let refused = "rotate_every = \"1h\"\nauth = { password";
+    world.configure("auth = { password", refused);
+    let mut checked = Command::new(program("clavigerd"));
+    checked.args(["check", "--config"]).arg(world.config());
+    let checked = checked.output().expect("clavigerd runs");
+    check(&checked, 1, "only a password in the broker's keeping is replaced");
+    assert_eq!(count(&broker, "rotation-started").await, 0);
+}
+
+const SHOP_POLICY: &str = r#"
+@id("shop.readonly")
+permit (principal, action == Action::"issue", resource == Scope::"shop-db/readonly");
+"#;
+
+/// Spread over the time that a rotation takes.
+const KILLS: usize = 8;
+
+/// Together as long as the command takes.
+const YIELDS_BETWEEN_KILLS: usize = 4000;
