@@ -24,6 +24,7 @@ pub mod rpc;
 pub mod runner;
 pub mod shop;
 pub mod sts_double;
+pub mod svid;
 pub mod token_api;
 pub mod workload_api;
 pub mod world;

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use claviger_e2e::broker::Broker;
-use claviger_e2e::client::{Agent, journal, reason};
+use claviger_e2e::client::{Agent, channel, journal, reason};
 use claviger_e2e::pki::{Authority, Certified, connect, presented};
-use claviger_e2e::workload_api::{WorkloadApi, X509Svid, X509SvidResponse};
+use claviger_e2e::svid::{JwtAuthority, bundle};
+use claviger_e2e::workload_api::{JwtBundlesResponse, WorkloadApi, X509Svid, X509SvidResponse};
 use claviger_e2e::world::{Settings, World};
 use claviger_e2e::{poll, port, refusal};
 use claviger_proto::v1;
@@ -181,6 +182,54 @@ async fn a_bundle_in_a_file_is_followed() {
     world.write("tls/bundle.pem", &new.pem());
     poll::until("the new one is trusted", || async { open(new.svid(AGENT)).await.ok() }).await;
     unheard(open(old.svid(AGENT)).await, "the old one no more");
+}
+
+#[tokio::test]
+async fn jwt_svids_are_proven_by_the_stream_and_a_key_that_it_drops_ends_what_it_proved() {
+    let more = "[identity.spiffe]\nworkload_api = \"unix:SOCKET\"\n\
+                trust_domain = \"example.org\"\naudience = \"claviger\"\n";
+    let world = World::with(Settings { more: more.into(), ..Settings::default() });
+    world.configure("SOCKET", &socket(&world).display().to_string());
+    let api = WorkloadApi::start(&socket(&world), X509SvidResponse::default());
+    let (old, new) = (JwtAuthority::new("svid-1"), JwtAuthority::new("svid-2"));
+    let say = |keys: &[&JwtAuthority]| {
+        let own = ("spiffe://example.org".to_owned(), bundle(keys));
+        let other = ("spiffe://else.example".to_owned(), bundle(&[&old, &new]));
+        api.say_jwt(JwtBundlesResponse { bundles: HashMap::from([own, other]) });
+    };
+    say(&[&old]);
+    let broker = Broker::start(&world).await;
+    let open = async |token: String| {
+        let role = "support-triage".into();
+        let request = v1::OpenSessionRequest { role, workload_token: token, ..Default::default() };
+        let opened = Agent::open_as(channel(&broker.socket()).await, request).await;
+        opened.map_err(|refused| reason(&refused))
+    };
+    let first = poll::until("the bundle is known", || async {
+        open(old.svid(AGENT, "claviger")).await.ok()
+    })
+    .await;
+    let issued = first.issue("orders-db/readonly").await;
+    issued.expect("a credential");
+    for (case, token) in [
+        ("a key that is not told", new.svid(AGENT, "claviger")),
+        ("another audience", old.svid(AGENT, "vault")),
+        ("another trust domain", old.svid("spiffe://else.example/agent", "claviger")),
+    ] {
+        assert_eq!(open(token).await.err().as_deref(), Some("WORKLOAD_REFUSED"), "{case}");
+    }
+    say(&[&old, &new]);
+    let second = poll::until("the new key is known", || async {
+        open(new.svid(AGENT, "claviger")).await.ok()
+    })
+    .await;
+    first.leases().await.expect("the old key counts still");
+    say(&[&new]);
+    world.until_no_logins().await;
+    assert_eq!(reason(&first.leases().await.expect_err("over")), "NO_SESSION");
+    second.issue("orders-db/readonly").await.expect("its key counts");
+    let refused = open(old.svid(AGENT, "claviger")).await.err();
+    assert_eq!(refused.as_deref(), Some("WORKLOAD_REFUSED"), "the old key no more");
 }
 
 /// A world with a TLS listener, `spiffe` in its section and `tls` in the listener's, with the

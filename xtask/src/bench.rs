@@ -56,7 +56,16 @@ fn build(paths: &Paths) -> Result<()> {
     plugins::build(paths)?;
     let what = "build for measuring (the first time takes a quarter of an hour on two cores)";
     Step::cargo(what, &paths.root)
-        .args(["build", "--profile", "bench", "--workspace", "--bin", "clavigerd"])
+        .args([
+            "build",
+            "--profile",
+            "bench",
+            "--workspace",
+            "--bin",
+            "clavigerd",
+            "--bin",
+            "claviger",
+        ])
         .args(["--bench", "walls", "--bench", "compare"])
         .run()
 }

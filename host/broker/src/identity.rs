@@ -17,7 +17,6 @@ mod token;
 mod trusted;
 pub mod withdrawal;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use claviger_core::principal::{Principal, Requester};
@@ -30,7 +29,7 @@ pub use place::{Place, PlaceError};
 pub use preset::{Preset, SigningAlgorithm, Use};
 pub use remote::{KeysSpec, Patience};
 pub use review::{ReviewSpec, TokenReview};
-pub use spiffe::Spiffe;
+pub use spiffe::{Bundle, Spiffe};
 pub use token::ASYMMETRIC;
 pub use trusted::{IssuerSpec, TrustedIssuer};
 
@@ -42,7 +41,7 @@ use token::UnverifiedToken;
 pub struct Identities {
     issuers: Vec<Arc<TrustedIssuer>>,
     aws: Option<AwsIdentity>,
-    spiffe: Option<(Spiffe, PathBuf)>,
+    spiffe: Option<(Spiffe, Bundle)>,
 }
 
 impl Identities {
@@ -56,8 +55,8 @@ impl Identities {
         Self { aws, ..self }
     }
 
-    /// Takes the word of a SPIFFE trust domain too, whose bundle a file holds.
-    pub fn with_spiffe(self, spiffe: Option<(Spiffe, PathBuf)>) -> Self {
+    /// Takes the word of a SPIFFE trust domain too, whose bundle is there.
+    pub fn with_spiffe(self, spiffe: Option<(Spiffe, Bundle)>) -> Self {
         Self { spiffe, ..self }
     }
 
@@ -66,10 +65,10 @@ impl Identities {
         self.spiffe.as_ref().map(|(spiffe, _)| spiffe)
     }
 
-    /// Keeps the bundle of the trust domain as its file has it, until it is dropped.
+    /// Keeps the bundle of the trust domain as its place has it, until it is dropped.
     pub async fn follow_bundle(&self) {
-        if let Some((spiffe, path)) = &self.spiffe {
-            spiffe.follow_file(path.clone()).await;
+        if let Some((spiffe, bundle)) = &self.spiffe {
+            spiffe.follow(bundle).await;
         }
     }
 

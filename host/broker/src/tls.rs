@@ -9,7 +9,7 @@ mod peer;
 mod spiffe;
 mod trust;
 
-pub use self::spiffe::Spiffe;
+pub use self::spiffe::{Spiffe, workload_api};
 pub use certificates::{Certificates, Section, check, files, reload, tend};
 pub use listener::{Slots, incoming};
 pub use peer::{ClientCertificate, TlsPeer};

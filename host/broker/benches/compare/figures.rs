@@ -106,7 +106,7 @@ const fn at_most(key: &'static str, goal: f64, what: &'static str) -> Goal {
     Goal { key, what, unit: "", goal, better: Better::Less }
 }
 
-const GOALS: [Goal; 10] = [
+const GOALS: [Goal; 11] = [
     at_least("pg_vs_openbao_16", 15.0, "PostgreSQL logins a second, 16 clients, to OpenBao's"),
     at_least(
         "pg_vs_raw_sql_16",
@@ -137,6 +137,11 @@ const GOALS: [Goal; 10] = [
         "session_end_1000_vs_raw",
         1.5,
         "end of a session with 1,000 logins until the last is dead, to the same DROPs straight",
+    ),
+    at_most(
+        "kill_switch_1000_vs_raw",
+        1.5,
+        "from `claviger revoke requester` to the last of 1,000 logins dead, to the same DROPs straight",
     ),
     at_most("rss_30k_vs_openbao", 0.2, "resident memory with 30,000 leases, to OpenBao's"),
     Goal {

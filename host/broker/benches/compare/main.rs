@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench talks to a person")]
 
+mod again;
 mod claviger;
 mod credentials;
 mod decide;
@@ -112,6 +113,9 @@ async fn measure(bench: &mut Bench, plan: &Plan) -> Result<()> {
     }
     if plan.wants("storm") {
         storm::measure(bench).await.context("the storm")?;
+    }
+    if plan.wants("again") {
+        again::measure(bench).await.context("deciding again")?;
     }
     if plan.names("soak") {
         soak::measure(bench).await.context("the soak")?;

@@ -43,17 +43,22 @@ struct Sums {
 impl Sums {
     async fn read(port: u16) -> Result<Self> {
         let page = page(port).await?;
-        let sum = |name: &str| -> f64 {
-            let lines = page.lines().filter(|line| line.starts_with(name));
-            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-        };
-        let calls = sum("claviger_plugin_call_seconds_count");
         Ok(Self {
-            commit_secs: sum("claviger_journal_commit_seconds_sum"),
-            call_secs: sum("claviger_plugin_call_seconds_sum"),
-            calls,
+            commit_secs: sum(&page, "claviger_journal_commit_seconds_sum"),
+            call_secs: sum(&page, "claviger_plugin_call_seconds_sum"),
+            calls: sum(&page, "claviger_plugin_call_seconds_count"),
         })
     }
+}
+
+/// The sum of the samples of `name` on the broker's page of metrics.
+pub async fn metric(port: u16, name: &str) -> Result<f64> {
+    Ok(sum(&page(port).await?, name))
+}
+
+fn sum(page: &str, name: &str) -> f64 {
+    let lines = page.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 async fn page(port: u16) -> Result<String> {

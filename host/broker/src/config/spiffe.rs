@@ -15,11 +15,12 @@ pub struct SpiffeConfig {
     pub trust_domains: Vec<String>,
     /// Without a Workload API: the bundle of `trust_domain`, PEM.
     pub x509_bundle: Option<PathBuf>,
-    /// The trust domain of bundles in files, such as `example.org`.
+    /// The trust domain of bundles in files, and of JWT-SVIDs, such as `example.org`.
     pub trust_domain: Option<String>,
-    /// The file of the bundle for JWT-SVIDs: a JWK set, read again when it changes. With it
-    /// JWT-SVIDs of `trust_domain` prove workloads.
+    /// The file of the bundle for JWT-SVIDs: a JWK set, read again when it changes [default: the
+    /// Workload API's].
     pub jwt_bundle: Option<PathBuf>,
-    /// The audience that JWT-SVIDs must name: this broker's.
+    /// The audience that JWT-SVIDs must name: this broker's. With it JWT-SVIDs of `trust_domain`
+    /// prove workloads.
     pub audience: Option<String>,
 }

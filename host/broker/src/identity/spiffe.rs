@@ -2,20 +2,31 @@
 //! file holds or whoever hears of newer ones puts in. X.509-SVIDs are the TLS listener's.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_core::principal::{Principal, Signer};
 use claviger_core::time::Timestamp;
 use jsonwebtoken::Algorithm;
-use spiffe::{SpiffeId, TrustDomain};
+use serde_json::value::RawValue;
+use spiffe::bundle::jwt::JwtBundle;
+use spiffe::{JwtSource, SpiffeId, TrustDomain};
 
 use super::claims::{self, ClaimError, Expected};
 use super::error::TokenError;
 use super::keys::{KeySet, KeySetError};
 use super::published::Published;
 use super::token::{ASYMMETRIC, UnverifiedToken};
+
+/// Where the newest bundle of a trust domain is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bundle {
+    /// In a file.
+    File(PathBuf),
+    /// In the stream of the Workload API at this place.
+    Api(String),
+}
 
 /// A trust domain whose workloads are taken.
 pub struct Spiffe {
@@ -75,12 +86,48 @@ impl Spiffe {
         Ok(Principal::from_signed_token(parsed.to_string(), tags, signer))
     }
 
+    /// Keeps the bundle as that place has it, until it is dropped.
+    pub async fn follow(&self, bundle: &Bundle) {
+        match bundle {
+            Bundle::File(path) => self.follow_file(path).await,
+            Bundle::Api(uri) => self.follow_api(uri).await,
+        }
+    }
+
+    /// Takes every bundle of the domain that a Workload API tells. While none tells any, the last
+    /// one stays in force.
+    async fn follow_api(&self, uri: &str) {
+        loop {
+            if let Err(problem) = self.listen(uri).await {
+                tracing::warn!(
+                    workload_api = uri,
+                    problem,
+                    "no JWT bundle from the Workload API: the last one stays in force"
+                );
+            }
+            tokio::time::sleep(LISTEN_AGAIN_AFTER).await;
+        }
+    }
+
+    async fn listen(&self, uri: &str) -> Result<(), String> {
+        let source = JwtSource::builder().endpoint(uri).build().await;
+        let source = source.map_err(|error| error.to_string())?;
+        let mut updates = source.updated();
+        loop {
+            let told = source.bundle_set().map_err(|error| error.to_string())?;
+            let bundle = told.get(&self.domain);
+            let bundle = bundle.ok_or_else(|| format!("none of `{}`", self.domain))?;
+            self.take_bundle(&document(&bundle)?).map_err(|error| error.to_string())?;
+            updates.changed().await.map_err(|error| error.to_string())?;
+        }
+    }
+
     /// Reads the bundle's file now and then, until it is dropped. A file that cannot be read or
     /// used changes nothing.
-    pub async fn follow_file(&self, path: PathBuf) {
+    async fn follow_file(&self, path: &Path) {
         let mut before = Vec::new();
         loop {
-            match tokio::fs::read(&path).await {
+            match tokio::fs::read(path).await {
                 Ok(document) if document == before => {}
                 Ok(document) => {
                     if let Err(error) = self.take_bundle(&document) {
@@ -96,6 +143,18 @@ impl Spiffe {
         }
     }
 }
+
+/// The bundle as the JWK set that it was.
+fn document(bundle: &JwtBundle) -> Result<Vec<u8>, String> {
+    let keys = bundle.jwt_authorities().map(|key| serde_json::from_slice(key.jwk_json()));
+    let keys: Result<Vec<Box<RawValue>>, _> = keys.collect();
+    let keys = keys.map_err(|error| error.to_string())?;
+    serde_json::to_vec(&BTreeMap::from([("keys", keys)])).map_err(|error| error.to_string())
+}
+
+/// A Workload API that has no bundle for the broker is asked again after this; one that streams
+/// says by itself what is new.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// A key that was taken out of the file is refused within this.
 const REREAD_EVERY: Duration = Duration::from_secs(5);

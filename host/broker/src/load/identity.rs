@@ -1,7 +1,7 @@
 //! From the section `[identity]` to those whose word is taken. Reaches none of them.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use claviger_core::name::IssuerName;
@@ -13,9 +13,10 @@ use crate::config::{
 use crate::egress::http::{Client, SystemResolver};
 use crate::egress::tls::{self, TlsError};
 use crate::identity::{
-    ASYMMETRIC, AwsIdentity, AwsSpec, Identities, IssuerSpec, KeysSpec, Patience, Place,
+    ASYMMETRIC, AwsIdentity, AwsSpec, Bundle, Identities, IssuerSpec, KeysSpec, Patience, Place,
     ReviewSpec, Spiffe, TokenReview, TrustedIssuer, Use,
 };
+use crate::tls::workload_api;
 
 /// Everybody whose word is taken, or every problem with what the configuration says of them.
 pub fn identities(file: &ConfigFile) -> Result<Identities, Vec<ConfigError>> {
@@ -92,22 +93,20 @@ fn review(
     Ok(TokenReview::new(ReviewSpec { server, token, base }, Arc::new(client)))
 }
 
-/// Who is proven by JWT-SVIDs, if there is a bundle for them; X.509-SVIDs are the listeners'.
+/// Who is proven by JWT-SVIDs, if the configuration says for which audience; X.509-SVIDs are the
+/// listeners'.
 fn spiffe(
     file: &ConfigFile,
     config: &SpiffeConfig,
-) -> Result<Option<(Spiffe, PathBuf)>, ConfigError> {
+) -> Result<Option<(Spiffe, Bundle)>, ConfigError> {
     let problem = |key: &str, problem: &dyn std::fmt::Display| {
         file.problem(&["identity", "spiffe", key], problem)
     };
-    let Some(bundle) = &config.jwt_bundle else {
-        if config.audience.is_some() {
-            return Err(problem("audience", &"it goes with `jwt_bundle`"));
-        }
+    if config.jwt_bundle.is_none() && config.audience.is_none() {
         return Ok(None);
-    };
+    }
     let Some(name) = &config.trust_domain else {
-        return Err(problem("trust_domain", &"write whose bundle it is, such as `example.org`"));
+        return Err(problem("trust_domain", &"write whose JWT-SVIDs count, such as `example.org`"));
     };
     let domain = TrustDomain::new(name);
     let domain = domain.map_err(|error| problem("trust_domain", &error))?;
@@ -115,14 +114,18 @@ fn spiffe(
     if audience.is_empty() {
         return Err(problem("audience", &AUDIENCE_WANTED));
     }
+    let spiffe = Spiffe::new(domain, audience);
+    let Some(bundle) = &config.jwt_bundle else {
+        let uri = workload_api(file, config)?;
+        return Ok(Some((spiffe, Bundle::Api(uri))));
+    };
     let path = file.base().join(bundle);
     let unreadable = |error: &dyn std::fmt::Display| {
         problem("jwt_bundle", &format!("`{}`: {error}", path.display()))
     };
     let document = std::fs::read(&path).map_err(|error| unreadable(&error))?;
-    let spiffe = Spiffe::new(domain, audience);
     spiffe.take_bundle(&document).map_err(|error| unreadable(&error))?;
-    Ok(Some((spiffe, path)))
+    Ok(Some((spiffe, Bundle::File(path))))
 }
 
 /// A client of its own for each whose word is taken: none shares a connection with another.

@@ -177,21 +177,24 @@ fn said(file: &ConfigFile) -> Result<Option<Said>, ConfigError> {
         let domain = parsed(file, "trust_domain", name)?;
         return Ok(Some(Said::File { domain, path: file.base().join(path) }));
     }
-    if spiffe.trust_domain.is_some() {
+    if spiffe.trust_domain.is_some() && spiffe.audience.is_none() {
         return problem(
             "trust_domain",
-            &"it goes with `x509_bundle`: the Workload API says its own",
+            &"it goes with `x509_bundle`, where the Workload API would say its own, or with \
+              `audience`, whose JWT-SVIDs count",
         );
     }
-    // Without a TLS listener there is nothing to prove with it.
-    if config.listen.tls.is_none() && config.listen.admin_tls.is_none() {
+    // Without a TLS listener there is nothing to prove with it; and who names a file for JWT-SVIDs
+    // and no Workload API means to have none.
+    let listens = config.listen.tls.is_some() || config.listen.admin_tls.is_some();
+    if !listens || (spiffe.jwt_bundle.is_some() && spiffe.workload_api.is_none()) {
         return Ok(None);
     }
-    endpoint(file, spiffe).map(|uri| Some(Said::Api(uri)))
+    workload_api(file, spiffe).map(|uri| Some(Said::Api(uri)))
 }
 
 /// Where the Workload API is, from the configuration or the environment.
-fn endpoint(file: &ConfigFile, spiffe: &SpiffeConfig) -> Result<String, ConfigError> {
+pub fn workload_api(file: &ConfigFile, spiffe: &SpiffeConfig) -> Result<String, ConfigError> {
     let problem = |problem: &dyn std::fmt::Display| {
         file.problem(&["identity", "spiffe", "workload_api"], problem)
     };

@@ -15,7 +15,7 @@ impl Domain {
         let key = Key::es256("svid-1");
         let spiffe = Spiffe::new(TrustDomain::new("example.org").unwrap(), "claviger".to_owned());
         spiffe.take_bundle(bundle(&[&key]).as_bytes()).unwrap();
-        let nowhere = std::path::PathBuf::new();
+        let nowhere = Bundle::Api(String::new());
         let identities = Identities::default().with_spiffe(Some((spiffe, nowhere)));
         Self { key, identities }
     }
