@@ -72,6 +72,23 @@ async fn a_certificate_is_rotated_under_load_with_no_failed_call() {
 }
 
 #[tokio::test]
+async fn an_authority_that_is_removed_counts_no_more_although_the_certificate_cannot_be_used() {
+    let remote = Remote::start().await;
+    let (removed, next, ca) = (&remote.authority, Authority::new(), remote.authority.pem());
+    let [by_removed, by_next] = [removed, &next].map(|authority| authority.client(&[AGENT]));
+    let open = async |client: &Certified| {
+        let channel = connect(remote.port, &ca, Some(client)).await.ok()?;
+        Agent::open_on(channel, "support-triage", None).await.ok()
+    };
+    open(&by_removed).await.expect("it is trusted");
+    remote.world.write("tls/server.pem", "no certificate");
+    remote.world.write("tls/ca.pem", &next.pem());
+    poll::until("the new authority counts", || open(&by_next)).await;
+    assert!(open(&by_removed).await.is_none(), "the removed authority counts");
+    assert!(!events(&remote, "certificates-refused").await.is_empty());
+}
+
+#[tokio::test]
 async fn a_bad_pair_replaces_nothing_and_the_journal_says_so() {
     let remote = Remote::start().await;
     let ca = remote.authority.pem();

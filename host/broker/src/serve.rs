@@ -24,7 +24,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::app::Mode;
 use crate::broker::Broker;
-use crate::config::{ConfigError, ConfigFile};
+use crate::config::{ClientCertificates, ConfigError, ConfigFile, TlsConfig};
 use crate::greeting::greeted;
 use crate::journal::Health;
 use crate::listen::{self, UnixSocket};
@@ -77,15 +77,16 @@ pub async fn start(
     let mut servers = Listeners { tasks: JoinSet::new(), draining };
     let admin_path = file.base().join(&listen.admin_socket);
     let admin_socket = UnixSocket::bind(&admin_path, ADMIN_SOCKET_MODE)?;
-    for (section, spec, routes, most) in [
-        (Section::Agents, &listen.tls, &agents, CONNECTIONS_MAX),
-        (Section::Operators, &listen.admin_tls, &operators, ADMIN_CONNECTIONS_MAX),
+    let of_operators = Slots::new(ADMIN_CONNECTIONS_MAX).each(CONNECTIONS_PER_OPERATOR_MAX);
+    for (section, spec, routes, slots) in [
+        (Section::Agents, &listen.tls, &agents, slots_of(listen.tls.as_ref())),
+        (Section::Operators, &listen.admin_tls, &operators, of_operators),
     ] {
         let (Some(spec), Some(config)) = (spec, broker.certificates.current(section)) else {
             continue;
         };
         let tcp = bind(spec.address).await?;
-        servers.serve(tls::incoming(tcp, config, Slots::new(most)), routes.clone());
+        servers.serve(tls::incoming(tcp, config, slots), routes.clone());
     }
     if let Some(plain) = &listen.plain {
         let tcp = bind(plain.address).await?;
@@ -115,6 +116,15 @@ impl Listeners<'_> {
         let router = bounded().add_routes(routes);
         let drained = drained(self.draining.clone());
         self.tasks.spawn(router.serve_with_incoming_shutdown(greeted(connections), drained));
+    }
+}
+
+/// The agents' places: where some have certificates and some do not, those who do come first.
+fn slots_of(listener: Option<&TlsConfig>) -> Slots {
+    let slots = Slots::new(CONNECTIONS_MAX);
+    match listener.map(|tls| tls.client_certificates) {
+        Some(ClientCertificates::None) | None => slots,
+        Some(_) => slots.anonymous(CONNECTIONS_MAX / ANONYMOUS_PART),
     }
 }
 
@@ -202,6 +212,12 @@ const CONNECTIONS_MAX: usize = 4096;
 
 /// Operators are few.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// A name that proves itself on the operators' listener, permitted or not, keeps no others out.
+const CONNECTIONS_PER_OPERATOR_MAX: usize = 4;
+
+/// A quarter: a thousand workloads that prove themselves by a token only.
+const ANONYMOUS_PART: usize = 4;
 
 /// A call beyond these waits on its own connection, and hurts nobody else.
 const CALLS_PER_CONNECTION_MAX: usize = 64;

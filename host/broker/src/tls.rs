@@ -11,5 +11,5 @@ mod trust;
 
 pub use self::spiffe::{Spiffe, workload_api};
 pub use certificates::{Certificates, Section, check, files, reload, tend};
-pub use listener::{Slots, incoming};
+pub use listener::{InForce, Slots, incoming};
 pub use peer::{ClientCertificate, TlsPeer};

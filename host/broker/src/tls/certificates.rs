@@ -9,9 +9,10 @@ use arc_swap::ArcSwap;
 use claviger_core::journal::{Entry, Event};
 use claviger_core::ports::{Clock, Journal, Ports};
 use claviger_core::time::Timestamp;
-use rustls::ServerConfig;
 
-use super::material::{self, Described, Material};
+use super::identity;
+use super::listener::InForce;
+use super::material::{self, Described, Material, Reading};
 use super::spiffe::{self, Checked, Spiffe};
 use crate::broker::Broker;
 use crate::config::{ConfigError, ConfigFile, Listen, TlsConfig};
@@ -38,14 +39,12 @@ pub struct Certificates {
 
 struct Listener {
     section: Section,
-    current: Arc<ArcSwap<ServerConfig>>,
+    current: Arc<ArcSwap<InForce>>,
     state: Mutex<State>,
 }
 
 struct State {
-    fingerprint: [u8; 32],
-    validity: (Timestamp, Timestamp),
-    description: String,
+    material: Material,
     /// The problem that was told last; told again only when it changes.
     told: Option<String>,
 }
@@ -92,7 +91,10 @@ pub fn check(file: &ConfigFile, now: Timestamp) -> Result<(), ConfigError> {
     let mut described = Section::ALL.into_iter().filter_map(|section| section.described(file));
     described.try_for_each(|described| match &spiffe {
         Checked::Api => described.check_files(now),
-        Checked::Complete(spiffe) => usable(described, spiffe.as_ref(), now).map(drop),
+        Checked::Complete(spiffe) => {
+            let material = read(described, spiffe.as_ref(), now)?.complete()?;
+            in_force(described, &material).map(drop)
+        }
     })
 }
 
@@ -107,11 +109,12 @@ impl Certificates {
         let mut listeners = Vec::new();
         for section in Section::ALL {
             let Some(described) = section.described(file) else { continue };
-            let (material, config) = usable(described, spiffe.as_ref(), now)?;
+            let material = read(described, spiffe.as_ref(), now)?.complete()?;
+            let current = in_force(described, &material)?;
             listeners.push(Listener {
                 section,
-                current: Arc::new(ArcSwap::from_pointee(config)),
-                state: Mutex::new(State::of(&material)),
+                current: Arc::new(ArcSwap::from_pointee(current)),
+                state: Mutex::new(State { material, told: None }),
             });
         }
         Ok(Self { file: Arc::clone(file), spiffe, listeners, renewing: Mutex::new(()) })
@@ -119,7 +122,7 @@ impl Certificates {
 
     /// The configuration of a listener, which is replaced in place; `None` if there is no such
     /// listener.
-    pub fn current(&self, section: Section) -> Option<Arc<ArcSwap<ServerConfig>>> {
+    pub fn current(&self, section: Section) -> Option<Arc<ArcSwap<InForce>>> {
         let found = self.listeners.iter().find(|listener| listener.section == section);
         found.map(|listener| Arc::clone(&listener.current))
     }
@@ -128,7 +131,7 @@ impl Certificates {
     pub fn entries(&self, now: Timestamp) -> Vec<Entry> {
         let sentence = |listener: &Listener| {
             let state = listener.state.lock().unwrap_or_else(PoisonError::into_inner);
-            listener.sentence(&state.description)
+            listener.sentence(&state.material.description())
         };
         self.listeners.iter().map(|listener| loaded(now, &sentence(listener))).collect()
     }
@@ -136,22 +139,24 @@ impl Certificates {
     /// Reads everything again, and puts in force what is usable and new.
     fn renew(&self, now: Timestamp) -> Vec<Renewal> {
         let _one = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
-        let renew = |listener: &Listener| {
-            let described = listener.section.described(&self.file)?;
-            listener.renew(usable(described, self.spiffe.as_ref(), now))
-        };
-        self.listeners.iter().filter_map(renew).collect()
+        let mut renewals = Vec::new();
+        for listener in &self.listeners {
+            let Some(described) = listener.section.described(&self.file) else { continue };
+            let reading = read(described, self.spiffe.as_ref(), now);
+            renewals.extend(listener.renew(described, reading));
+        }
+        renewals
     }
 
     /// Says loudly what will soon expire.
     fn warn_of_expiry(&self, now: Timestamp) {
         for listener in &self.listeners {
             let state = listener.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let (begins, ends) = state.validity;
+            let (begins, ends) = state.material.validity();
             let left = ends.since(now);
             let name = listener.section.name();
-            if left.is_zero() {
-                tracing::error!(listener = name, %ends, "the certificate has expired: nobody can connect");
+            if identity::is_over(ends, now) {
+                tracing::error!(listener = name, %ends, "the certificate has expired: whoever connects is refused");
             } else if left < ends.since(begins) / WARN_PART {
                 tracing::warn!(listener = name, %ends, "the certificate expires soon and was not replaced yet");
             }
@@ -160,13 +165,15 @@ impl Certificates {
 }
 
 impl State {
-    fn of(material: &Material) -> Self {
-        Self {
-            fingerprint: material.fingerprint(),
-            validity: material.validity(),
-            description: material.description(),
-            told: None,
+    /// A refusal, if it is not the one that was told last.
+    fn refused(&mut self, problems: &[ConfigError]) -> Option<Renewal> {
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        let problem = (!problems.is_empty()).then(|| problems.join("; "));
+        if problem == self.told {
+            return None;
         }
+        self.told.clone_from(&problem);
+        problem.map(Renewal::Refused)
     }
 }
 
@@ -175,40 +182,47 @@ impl Listener {
         format!("`listen.{}`: {what}", self.section.name())
     }
 
-    fn renew(&self, read: Result<(Material, ServerConfig), ConfigError>) -> Option<Renewal> {
+    /// Puts in force what is usable and new of what was read.
+    fn renew(
+        &self,
+        described: Described<'_>,
+        reading: Result<Reading, ConfigError>,
+    ) -> Vec<Renewal> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match read {
-            Ok((material, _)) if material.fingerprint() == state.fingerprint => {
-                state.told = None;
-                None
-            }
-            Ok((material, config)) => {
-                self.current.store(Arc::new(config));
-                *state = State::of(&material);
-                Some(Renewal::Loaded(self.sentence(&state.description)))
-            }
-            Err(problem) => {
-                let problem = problem.to_string();
-                if state.told.as_ref() == Some(&problem) {
-                    return None;
+        let (material, mut problems) = match reading {
+            Ok(reading) => reading.or_earlier(&state.material),
+            Err(problem) => (state.material.clone(), vec![problem]),
+        };
+        let mut renewals = Vec::new();
+        if material.fingerprint() != state.material.fingerprint() {
+            match in_force(described, &material) {
+                Ok(current) => {
+                    self.current.store(Arc::new(current));
+                    renewals.push(Renewal::Loaded(self.sentence(&material.description())));
+                    state.material = material;
                 }
-                state.told = Some(problem.clone());
-                Some(Renewal::Refused(problem))
+                Err(problem) => problems.push(problem),
             }
         }
+        renewals.extend(state.refused(&problems));
+        renewals
     }
 }
 
-fn usable(
+fn read(
     described: Described<'_>,
     spiffe: Option<&Spiffe>,
     now: Timestamp,
-) -> Result<(Material, ServerConfig), ConfigError> {
+) -> Result<Reading, ConfigError> {
     let view = spiffe.map(|spiffe| spiffe.view(described.file)).transpose()?;
-    let material = described.read(view, now)?;
+    described.read(view, now)
+}
+
+fn in_force(described: Described<'_>, material: &Material) -> Result<InForce, ConfigError> {
     let config = material.server_config();
     let config = config.map_err(|problem| described.problem("client_ca", problem))?;
-    Ok((material, config))
+    let (_, until) = material.validity();
+    Ok(InForce { config: Arc::new(config), until })
 }
 
 /// Reads certificates and authorities again, puts in force what is usable, and records both what
@@ -227,7 +241,7 @@ pub async fn reload(broker: &Arc<Broker>) -> Vec<String> {
             Renewal::Refused(problem) => {
                 tracing::error!(
                     problem,
-                    "certificates were refused; the earlier ones stay in force"
+                    "certificates were refused; what they were to replace stays in force"
                 );
                 problems.push(problem.clone());
                 let mut entry = Entry::new(now, Event::CertificatesRefused);

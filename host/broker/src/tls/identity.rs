@@ -14,7 +14,7 @@ use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A certificate chain and the key of its first certificate: they belong together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OwnIdentity {
     /// What TLS works with.
     pub certified: CertifiedKey,
@@ -45,7 +45,7 @@ impl OwnIdentity {
         let leaf = chain.first().ok_or(OwnIdentityError::NoCertificate)?;
         let (not_before, not_after) = validity(leaf)?;
         let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(of_library)?;
-        if now.whole_second() > not_after {
+        if is_over(not_after, now) {
             return Err(OwnIdentityError::Expired(not_after));
         }
         if now < not_before {
@@ -59,6 +59,11 @@ impl OwnIdentity {
         let leaf = self.certified.cert.first().map(AsRef::as_ref);
         HEXLOWER.encode(&Sha256::digest(leaf.unwrap_or_default()))
     }
+}
+
+/// Whether a certificate that ends then has ended: RFC 5280 counts its last second in.
+pub fn is_over(not_after: Timestamp, now: Timestamp) -> bool {
+    now.whole_second() > not_after
 }
 
 /// The cryptography of every TLS listener.

@@ -1,12 +1,14 @@
 //! TLS handshakes: each with the certificate in force when it begins, few at a time, and none
 //! that waits for a peer who says nothing. Hands on only connections that proved what they must.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use claviger_core::ports::Clock;
+use claviger_core::time::Timestamp;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -16,32 +18,69 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::identity;
 use super::peer::TlsPeer;
+use crate::broker::SystemClock;
 use crate::listen::{self, Accept, Bounded, Room};
 
 /// A connection after its handshake.
 pub type TlsConnection = Bounded<TlsStream<TcpStream>, TlsPeer>;
+
+/// What handshakes work with.
+pub struct InForce {
+    /// For the TLS library.
+    pub config: Arc<ServerConfig>,
+    /// When the broker's own certificate ends. From then on nobody who looks at it connects, and
+    /// whom it trusted may be out of date: so nobody does.
+    pub until: Timestamp,
+}
 
 /// How many connections there may be.
 #[derive(Clone, Debug)]
 pub struct Slots {
     all: Arc<Semaphore>,
     anonymous: Arc<Semaphore>,
+    shares: Option<Arc<Shares>>,
+}
+
+/// The places of each name.
+#[derive(Debug)]
+struct Shares {
+    each: usize,
+    named: Mutex<BTreeMap<String, Arc<Semaphore>>>,
 }
 
 impl Slots {
-    /// Room for `most` connections, a quarter of them without a client certificate: who proves
-    /// nothing cannot keep those out who prove something.
+    /// Room for `most` connections, whoever they are of.
     pub fn new(most: usize) -> Self {
-        let anonymous = most.div_ceil(ANONYMOUS_PART);
-        Self { all: Arc::new(Semaphore::new(most)), anonymous: Arc::new(Semaphore::new(anonymous)) }
+        let anonymous = Arc::new(Semaphore::new(most));
+        Self { all: Arc::new(Semaphore::new(most)), anonymous, shares: None }
+    }
+
+    /// The same, at most `most` of them without a client certificate: who proves nothing cannot
+    /// keep those out who prove something.
+    #[must_use]
+    pub fn anonymous(self, most: usize) -> Self {
+        Self { anonymous: Arc::new(Semaphore::new(most)), ..self }
+    }
+
+    /// The same, at most `each` of them of one name: nobody keeps all others out.
+    #[must_use]
+    pub fn each(self, each: usize) -> Self {
+        let shares = Shares { each, named: Mutex::default() };
+        Self { shares: Some(Arc::new(shares)), ..self }
     }
 
     /// A place for `peer`, or `None` if there is none now.
     fn take(&self, peer: &TlsPeer) -> Option<Room> {
         let mut room = vec![Arc::clone(&self.all).try_acquire_owned().ok()?];
-        if peer.certificate().is_none() {
+        let Some(certificate) = peer.certificate() else {
             room.push(Arc::clone(&self.anonymous).try_acquire_owned().ok()?);
+            return Some(room);
+        };
+        if let Some(shares) = &self.shares {
+            let share = shares.of(certificate.name().unwrap_or_default());
+            room.push(share.try_acquire_owned().ok()?);
         }
         Some(room)
     }
@@ -53,11 +92,22 @@ impl Slots {
     }
 }
 
+impl Shares {
+    /// The places of `name`. Names without a connection are forgotten, so that there are no more of
+    /// them than connections.
+    fn of(&self, name: &str) -> Arc<Semaphore> {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        named.retain(|_, places| places.available_permits() < self.each);
+        let places = named.entry(name.to_owned());
+        Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(self.each))))
+    }
+}
+
 /// The connections of `tcp` whose handshake succeeded under the configuration then in force.
 /// Ends, and closes the listener, when the stream is dropped.
 pub fn incoming(
     tcp: TcpListener,
-    config: Arc<ArcSwap<ServerConfig>>,
+    in_force: Arc<ArcSwap<InForce>>,
     slots: Slots,
 ) -> impl Stream<Item = io::Result<TlsConnection>> {
     let (sender, receiver) = mpsc::channel(1);
@@ -70,7 +120,12 @@ pub fn incoming(
                 () = sender.closed() => return,
             };
             let Some((io, _)) = listen::or_pause(accepted).await else { continue };
-            let acceptor = TlsAcceptor::from(config.load_full());
+            let in_force = in_force.load_full();
+            if identity::is_over(in_force.until, SystemClock.now()) {
+                tracing::debug!("refused: the broker's own certificate has expired");
+                continue;
+            }
+            let acceptor = TlsAcceptor::from(Arc::clone(&in_force.config));
             let (slots, sender) = (slots.clone(), sender.clone());
             handshakes.begin(async move {
                 let Some(connection) = handshake(io, &acceptor, &slots).await else { return };
@@ -132,9 +187,6 @@ impl Handshakes {
     }
 }
 
-/// A quarter: at 4096 connections a thousand workloads that prove themselves by a token only.
-const ANONYMOUS_PART: usize = 4;
-
 /// Far more than are under way at once when a thousand agents start together, and few enough
 /// that peers who say nothing hold no more than some hundred file descriptors.
 const HANDSHAKES_MAX: usize = 256;
@@ -181,12 +233,36 @@ mod tests {
 
     #[test]
     fn who_proves_nothing_leaves_room_for_those_who_do() {
-        let slots = Slots::new(8);
+        let slots = Slots::new(8).anonymous(2);
         let anonymous = TlsPeer::default();
         let held: Vec<_> = std::iter::from_fn(|| slots.take(&anonymous)).collect();
         assert_eq!(held.len(), 2);
         assert_eq!(slots.all.available_permits(), 6);
         drop(held);
         assert_eq!(slots.all.available_permits(), 8);
+    }
+
+    #[test]
+    fn one_name_leaves_room_for_others_and_gets_its_places_back() {
+        let slots = Slots::new(8).each(3);
+        let (one, other) = (peer("one.example"), peer("other.example"));
+        let held: Vec<_> = std::iter::from_fn(|| slots.take(&one)).collect();
+        assert_eq!(held.len(), 3);
+        let others: Vec<_> = std::iter::from_fn(|| slots.take(&other)).collect();
+        assert_eq!(others.len(), 3);
+        assert_eq!(slots.all.available_permits(), 2, "a refusal keeps no place");
+        drop(held);
+        let again = slots.take(&one).expect("its places are free");
+        drop((again, others));
+        assert!(slots.take(&other).is_some());
+        let shares = slots.shares.as_ref().expect("it has shares");
+        assert_eq!(shares.named.lock().expect("not poisoned").len(), 1, "names are forgotten");
+    }
+
+    fn peer(name: &str) -> TlsPeer {
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        TlsPeer::of_handshake(Some(certificate.der())).expect("it can be read")
     }
 }

@@ -31,18 +31,42 @@ pub struct Described<'a> {
 }
 
 /// A certificate with its key, and whom to trust.
+#[derive(Clone)]
 pub struct Material {
     identity: OwnIdentity,
     trust: ClientTrust,
 }
 
+/// What was read of a listener. Each part counts by itself: a certificate that cannot be used must
+/// not keep an authority in force that was removed.
+pub struct Reading {
+    identity: Result<OwnIdentity, ConfigError>,
+    trust: Result<ClientTrust, ConfigError>,
+}
+
+impl Reading {
+    /// Both parts, or the problem with one of them.
+    pub fn complete(self) -> Result<Material, ConfigError> {
+        Ok(Material { identity: self.identity?, trust: self.trust? })
+    }
+
+    /// What is usable of it, with the `earlier` in place of what is not; and every problem.
+    pub fn or_earlier(self, earlier: &Material) -> (Material, Vec<ConfigError>) {
+        let mut problems = Vec::new();
+        let mut keep = |problem| problems.push(problem);
+        let identity = self.identity.map_err(&mut keep);
+        let trust = self.trust.map_err(&mut keep);
+        let material = Material {
+            identity: identity.unwrap_or_else(|()| earlier.identity.clone()),
+            trust: trust.unwrap_or_else(|()| earlier.trust.clone()),
+        };
+        (material, problems)
+    }
+}
+
 impl Described<'_> {
-    /// Reads and checks everything.
-    pub fn read(
-        &self,
-        spiffe: Option<SpiffeView>,
-        now: Timestamp,
-    ) -> Result<Material, ConfigError> {
+    /// Reads and checks everything, each part by itself.
+    pub fn read(&self, spiffe: Option<SpiffeView>, now: Timestamp) -> Result<Reading, ConfigError> {
         if self.section == ADMIN && self.tls.client_certificates != ClientCertificates::Required {
             let problem = "operators prove themselves by a certificate: write `\"required\"`, or \
                            leave it out";
@@ -52,10 +76,17 @@ impl Described<'_> {
             Some(view) => (view.own, Some(view.domains)),
             None => (None, None),
         };
-        let identity = self.identity(own, now)?;
+        Ok(Reading { identity: self.identity(own, now), trust: self.trust(domains) })
+    }
+
+    /// Whom to trust, tried: what the TLS library refuses is found here.
+    fn trust(&self, domains: Option<TrustDomains>) -> Result<ClientTrust, ConfigError> {
         let authority = self.authority(domains.as_ref())?;
         let trust = ClientTrust { demand: self.tls.client_certificates, authority, domains };
-        Ok(Material { identity, trust })
+        match trust.verifier() {
+            Ok(_) => Ok(trust),
+            Err(error) => Err(self.problem("client_ca", error)),
+        }
     }
 
     /// Checks what the files say, where a Workload API says the rest later.
