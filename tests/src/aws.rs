@@ -1,6 +1,6 @@
 //! An AWS account that a world's broker hands out sessions of, and an agent's boto3 that uses them.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use claviger_test_servers::{AccessKey, Moto, python};
 
@@ -8,7 +8,7 @@ use crate::client::Issued;
 use crate::pki::{Authority, Certified};
 use crate::port;
 use crate::sts_double::{StsDouble, Trust};
-use crate::world::{Settings, World, plugin_stanza};
+use crate::world::{Settings, World, plugin_stanza, program};
 
 /// An account: moto, and the double of STS in front of it.
 pub struct Aws {
@@ -33,11 +33,58 @@ impl Aws {
 
     /// The same with another key.
     pub fn world_with_key(&self, key: &AccessKey) -> World {
-        let backend = self.backend("aws", AUTH_KEY, SCOPES);
+        let auth = signing("file:secrets/aws-id", "file:secrets/aws-key", "sts");
+        let backend = self.backend("aws", &auth, SCOPES);
         let world = world_with(format!("{}{backend}", plugin_stanza("aws-sts")));
         world.write("secrets/aws-id", &key.id);
         world.write("secrets/aws-key", &key.secret);
         world
+    }
+
+    /// A world whose broker keeps a key of the account's user `claviger` itself, so that it can
+    /// replace it: backend `aws`, with `more` about its connection `sts`, and after it `connections`.
+    pub fn world_with_kept_key(&self, more: &str, connections: &str) -> World {
+        let auth = signing("store:aws/id", "store:aws/key", "sts");
+        let backend =
+            self.backend("aws", &format!("{auth}{more}"), &format!("{connections}{SCOPES}"));
+        let world = world_with(format!("{}{backend}", plugin_stanza("aws-sts")));
+        let AccessKey { id, secret } = self.moto.root_key();
+        for (name, value) in [("aws/id", id), ("aws/key", secret)] {
+            world.write("secrets/kept", value);
+            let kept = std::fs::File::open(world.path().join("secrets/kept")).expect("a file");
+            let mut put = Command::new(program("clavigerd"));
+            put.args(["secret", "put", name, "--config"]).arg(world.config());
+            let output = put.stdin(kept).output().expect("clavigerd runs");
+            assert!(output.status.success(), "{output:?}");
+        }
+        world
+    }
+
+    /// The connection with which the plugin replaces the key that the broker keeps.
+    pub fn iam(&self) -> String {
+        format!(
+            "[backends.aws.connections.iam]\naddress = \"{}\"\n{}methods = [\"POST\"]\n\
+             paths = [\"/\"]\nreach = [\"loopback\"]\n{IAM_READS}",
+            self.sts.url(),
+            signing("store:aws/id", "store:aws/key", "iam"),
+        )
+    }
+
+    /// Runs a script with boto3 as the account's operator, and answers what it printed.
+    pub fn operate(&self, script: &str) -> String {
+        let output = self.boto3_with(self.moto.operator_key(), script);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}\n{}", self.moto.log_text());
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Runs a script with boto3 as the owner of an access key.
+    pub fn boto3_with(&self, key: &AccessKey, script: &str) -> Output {
+        let mut command = python();
+        command.args(["-c", script]).env("AWS_ENDPOINT_URL", self.moto.url());
+        command.env("AWS_ACCESS_KEY_ID", &key.id).env("AWS_SECRET_ACCESS_KEY", &key.secret);
+        command.env("AWS_DEFAULT_REGION", "eu-central-1");
+        command.output().expect("Python runs")
     }
 
     /// A world whose broker has no key of the account, only tokens that it signs itself: backend
@@ -143,9 +190,12 @@ const POLICIES: &str = r#"
 permit (principal in Role::"report-builder", action == Action::"issue", resource);
 "#;
 
-const AUTH_KEY: &str = "auth = { sigv4 = { access_key_id = \"file:secrets/aws-id\", \
-                        secret_access_key = \"file:secrets/aws-key\", region = \"eu-central-1\", \
-                        service = \"sts\" } }\n";
+fn signing(id: &str, key: &str, service: &str) -> String {
+    let keys = format!("access_key_id = \"{id}\", secret_access_key = \"{key}\"");
+    format!(
+        "auth = {{ sigv4 = {{ {keys}, region = \"eu-central-1\", service = \"{service}\" }} }}\n"
+    )
+}
 
 const AUTH_TOKEN: &str = "auth = { web-identity = { audience = \"sts.amazonaws.com\", \
                           form_parameter = \"WebIdentityToken\", claims = \
@@ -154,6 +204,10 @@ const AUTH_TOKEN: &str = "auth = { web-identity = { audience = \"sts.amazonaws.c
 
 /// What the plugin reads of the answers of STS, as the configuration says it.
 pub const READS: &str = r#"reads = ["/*/*/Credentials/AccessKeyId", "/*/*/Credentials/Expiration", "/*/*/AssumedRoleUser/Arn", "/ErrorResponse/Error/Code", "/ErrorResponse/Error/Message"]
+"#;
+
+/// What it reads of the answers of IAM.
+const IAM_READS: &str = r#"reads = ["/*/*/AccessKeyMetadata/member/AccessKeyId", "/*/*/AccessKeyMetadata/member/Status", "/*/*/AccessKeyLastUsed/LastUsedDate", "/*/*/AccessKey/AccessKeyId", "/ErrorResponse/Error/Code", "/ErrorResponse/Error/Message"]
 "#;
 
 const SCOPES: &str = r#"

@@ -1,5 +1,6 @@
 //! A double of AWS STS in front of moto: records every request, enforces what moto does not, and
-//! lets moto issue the sessions.
+//! lets moto issue the sessions. What concerns access keys is passed on as it is, to moto's IAM too.
+//! Whatever it is, a test may have it held up on the way.
 //!
 //! - The double's: the rules of `rules.rs` on what a request may say; that a web identity token
 //!   is signed by an issuer that the role trusts (`identity.rs`); refusals that a test orders.
@@ -13,6 +14,7 @@ mod rules;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -25,6 +27,7 @@ use claviger_test_servers::{AccessKey, Moto};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use tokio::sync::watch;
 
 pub use identity::Trust;
 
@@ -58,11 +61,31 @@ pub struct Refusal {
     pub retry_after_secs: Option<u32>,
 }
 
+/// Where requests are held up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Such as `CreateAccessKey`.
+    pub action: &'static str,
+    /// On which way.
+    pub moment: Moment,
+}
+
+/// When a request is held up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Before moto hears of it.
+    Arriving,
+    /// When moto has done it, and nobody knows of it yet.
+    Answering,
+}
+
 struct Shared {
     moto: String,
     key: AccessKey,
     client: Client<HttpConnector, Body>,
     state: Mutex<Ordered>,
+    stop: watch::Sender<Option<Stop>>,
+    held_up: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -82,6 +105,8 @@ impl StsDouble {
             key: moto.double_key().clone(),
             client: Client::builder(TokioExecutor::new()).build_http(),
             state: Mutex::default(),
+            stop: watch::Sender::new(None),
+            held_up: AtomicUsize::new(0),
         });
         let double = Self { address: listener.local_addr().unwrap(), shared: Arc::clone(&shared) };
         std::thread::spawn(move || serve(listener, shared));
@@ -101,6 +126,22 @@ impl StsDouble {
     /// Refuses the next request.
     pub fn refuse_next(&self, refusal: Refusal) {
         self.shared.state.lock().unwrap().refusals.push_back(refusal);
+    }
+
+    /// Holds up requests there from now on.
+    pub fn stop_at(&self, stop: Stop) {
+        self.shared.stop.send_replace(Some(stop));
+    }
+
+    /// Holds up nothing more, and lets go of what was held up: it goes its way, whether or not
+    /// somebody waits for its answer.
+    pub fn let_go(&self) {
+        self.shared.stop.send_replace(None);
+    }
+
+    /// How many requests are held up.
+    pub fn held_up(&self) -> usize {
+        self.shared.held_up.load(Ordering::SeqCst)
     }
 
     /// Lets a role trust an issuer of tokens, as an IAM identity provider and a trust policy do.
@@ -139,11 +180,22 @@ async fn serve(listener: std::net::TcpListener, shared: Arc<Shared>) {
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let body = to_bytes(body, BODY_BYTES_MAX).await.unwrap();
+    // On a task of its own: what was sent takes effect also when nobody waits for it any more.
+    tokio::spawn(answer_whole(shared, parts, body)).await.unwrap()
+}
+
+async fn answer_whole(
+    shared: Arc<Shared>,
+    mut parts: axum::http::request::Parts,
+    body: Bytes,
+) -> Response {
     let mut fields: BTreeMap<String, String> =
         url::form_urlencoded::parse(&body).into_owned().collect();
     let token = fields.remove("WebIdentityToken");
+    let action = fields.get("Action").cloned().unwrap_or_default();
+    hold(&shared, Moment::Arriving, &action).await;
     let signed_by = signer(&parts);
     let mut recorded = Recorded { fields, signed_by, ..Recorded::default() };
     let checked = check(&shared, &mut recorded, token.as_deref()).await;
@@ -154,7 +206,23 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if recorded.signed_by.is_none() {
         identity::sign(&mut parts, &body, &shared.key, &shared.moto);
     }
-    forward(&shared, parts, body).await
+    let answer = forward(&shared, parts, body).await;
+    hold(&shared, Moment::Answering, &action).await;
+    answer
+}
+
+/// Waits as long as a test holds up such requests at this moment.
+async fn hold(shared: &Shared, moment: Moment, action: &str) {
+    let is_held = |stop: Option<Stop>| {
+        stop.is_some_and(|stop| stop.moment == moment && stop.action == action)
+    };
+    let mut stop = shared.stop.subscribe();
+    let held = is_held(*stop.borrow_and_update());
+    if held {
+        shared.held_up.fetch_add(1, Ordering::SeqCst);
+        let _let_go = stop.wait_for(|stop| !is_held(*stop)).await.map(drop);
+        shared.held_up.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 async fn check(
@@ -168,6 +236,10 @@ async fn check(
     };
     if let Some(refusal) = ordered {
         return Err(refusal);
+    }
+    let action = recorded.fields.get("Action").map(String::as_str).unwrap_or_default();
+    if PASSED_ON.contains(&action) && recorded.signed_by.is_some() {
+        return Ok(());
     }
     rules::check(&recorded.fields)?;
     match recorded.fields.get("Action").map(String::as_str) {
@@ -212,6 +284,15 @@ async fn forward(shared: &Shared, mut parts: axum::http::request::Parts, body: B
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"));
     Response::from_parts(parts, Body::from(text))
 }
+
+/// What concerns the access keys of users, at STS and at IAM.
+const PASSED_ON: [&str; 5] = [
+    "GetCallerIdentity",
+    "ListAccessKeys",
+    "GetAccessKeyLastUsed",
+    "CreateAccessKey",
+    "DeleteAccessKey",
+];
 
 /// Far more than STS takes.
 const BODY_BYTES_MAX: usize = 256 * 1024;

@@ -207,7 +207,8 @@ pub struct ConnectionConfig {
     pub ca: Option<PathBuf>,
     /// How the host authenticates. The plugin never sees it.
     pub auth: Option<AuthConfig>,
-    /// A database whose password the broker keeps: how often it is replaced.
+    /// Where the broker keeps the database's password, or the access key for AWS STS: how often it is
+    /// replaced.
     pub rotate_every: Option<Span>,
     /// HTTP: the methods that the plugin may send.
     #[serde(default)]

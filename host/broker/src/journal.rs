@@ -16,6 +16,7 @@ mod recovery;
 mod reseal;
 mod revocation;
 mod ring;
+mod rotation;
 mod rows;
 mod schema;
 mod seal;
@@ -65,9 +66,10 @@ pub use news::{Health, JournalNews, LeaseCounts, Stats, Why};
 pub use query::{JournalHead, LeaseQuery, Streamed};
 pub use reseal::{RekeyAct, RekeyError, Resealed, SealingKeys};
 pub use revocation::{ENDED_AT_ONCE, Ended, LeaseSeen, Word};
+pub use rotation::{RetiringKey, RootSecrets, Settlement, Stage, Unsettled};
 pub use seal::SealingKey;
 pub use secrets::{
-    PutSecretError, SECRET_BYTES_MAX, SecretAct, SecretRow, SecretValue, SecretValues, Settlement,
+    PutSecretError, SECRET_BYTES_MAX, SecretAct, SecretRow, SecretValue, SecretValues,
 };
 pub use sessions::{Ended as EndedSessions, SessionQuery, SessionRow};
 pub use verify::VerifyError;

@@ -271,8 +271,8 @@ fn backend_specs(file: WithStored<'_>) -> Vec<Result<BackendSpec, ConfigError>> 
                 let problem = "write `1s` or more; a month, `30days`, is usual";
                 return Err(file.problem(&[&keys[..], &["rotate_every"]].concat(), problem));
             }
-            if bound.rotate_every.is_some() && !bound.rotates() {
-                let problem = "only a password in the broker's keeping is replaced: write `auth = { password = { user = \"…\", password = \"store:…\" } }`";
+            if bound.rotate_every.is_some() && bound.rotating().is_none() {
+                let problem = "only a password in the broker's keeping is replaced, or an access key for AWS STS: write `auth = { password = { user = \"…\", password = \"store:…\" } }`, or `sigv4` with `service = \"sts\"` and `store:…` for both parts of the key";
                 return Err(file.problem(&[&keys[..], &["rotate_every"]].concat(), problem));
             }
             connections.insert(connection.clone(), connections::spec(file, &keys, bound)?);

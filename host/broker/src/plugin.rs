@@ -26,7 +26,7 @@ mod store;
 mod trial;
 
 pub use admit::AdmitError;
-pub use backend::{BackendError, ISSUER_WANTED, log_in};
+pub use backend::{BackendError, ISSUER_WANTED, log_in, sign_in};
 pub use cache::ComponentCache;
 pub use compile::{CompileError, child as compile_child};
 pub use engine::EngineError;
@@ -37,6 +37,7 @@ pub use manifest::{
 };
 pub use observe::{Call as ObservedCall, Observation, Observe, Outcome};
 pub use plugins::{LoadError, PluginInfo, Plugins, PluginsOptions};
+pub use request::NewKey;
 pub use signature::{
     KeyError, Requirement, SignatureError, SignatureState, Signing, TrustedKey, signed_name, verify,
 };

@@ -1,15 +1,18 @@
 //! Issues sessions of AWS roles. Sends one request to STS, which the host authenticates; reads the
-//! access key's id and the expiry of the answer, and moves the secrets on, unseen.
+//! access key's id and the expiry of the answer, and moves the secrets on, unseen. Has IAM replace
+//! the host's own access key.
 
 mod names;
 mod policy;
 mod refusal;
 mod request;
+mod rotate;
 mod settings;
 
 use claviger_plugin_sdk::http::Response;
 use claviger_plugin_sdk::{
-    Config, Error, ErrorKind, Issue, Lease, Problem, Provider, Revoke, log, rfc3339, unix_secs,
+    Config, DeleteKey, Error, ErrorKind, Issue, Lease, MakeKey, NewKey, Problem, Provider, Revoke,
+    RotateKey, log, rfc3339, unix_secs,
 };
 use settings::{Parameters, Settings};
 
@@ -17,7 +20,7 @@ use settings::{Parameters, Settings};
 #[derive(Debug)]
 pub struct AwsSts;
 
-claviger_plugin_sdk::export!(AwsSts, manifest = "manifest.json");
+claviger_plugin_sdk::export!(AwsSts, manifest = "manifest.json", rotates_keys);
 
 impl Provider for AwsSts {
     type Settings = Settings;
@@ -53,6 +56,16 @@ impl Provider for AwsSts {
         let fields = [("scope", revoke.scope.as_str()), ("intent", revoke.intent.as_str())];
         log::info("an AWS session ends by itself, at its expiry at the latest", &fields);
         Ok(())
+    }
+}
+
+impl RotateKey for AwsSts {
+    fn make_key(make: &MakeKey<Settings>) -> Result<NewKey, Error> {
+        rotate::make(&make.id_in_force)
+    }
+
+    fn delete_key(delete: &DeleteKey<Settings>) -> Result<(), Error> {
+        rotate::delete(&delete.id)
     }
 }
 

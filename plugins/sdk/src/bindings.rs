@@ -74,3 +74,26 @@ pub mod rotating {
         default_bindings_module: "claviger_plugin_sdk::bindings::rotating",
     });
 }
+
+/// The ability to have the backend make and delete root credentials: another one.
+pub mod key_rotating {
+    wit_bindgen::generate!({
+        path: [
+            "../../wit/types",
+            "../../wit/sql",
+            "../../wit/egress",
+            "../../wit/jwt",
+            "../../wit/log",
+            "../../wit/provider",
+        ],
+        world: "claviger:provider/key-rotating",
+        with: {
+            "claviger:types/errors@0.1.0": crate::bindings::claviger::types::errors,
+            "claviger:types/secrets@0.1.0": crate::bindings::claviger::types::secrets,
+            "claviger:provider/key-rotation-calls@0.1.0": generate,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_key_rotation",
+        default_bindings_module: "claviger_plugin_sdk::bindings::key_rotating",
+    });
+}

@@ -30,7 +30,7 @@ pub use bindings::claviger::types::errors::{Error, ErrorKind};
 pub use bindings::claviger::types::secrets::Secret;
 pub use claviger_plugin_sdk_macros::Schema;
 pub use provider::{Config, Issue, Problem, Provider, Revoke, RevokeAll};
-pub use rotation::{Rotate, RotateRoot};
+pub use rotation::{DeleteKey, MakeKey, NewKey, Rotate, RotateKey, RotateRoot};
 pub use schema::Schema;
 pub use time::{rfc3339, unix_secs};
 
@@ -42,7 +42,7 @@ pub use time::{rfc3339, unix_secs};
 /// Once per plugin, at the top level:
 /// `claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json");`.
 /// A plugin that has more abilities names them after the manifest: `batch` if it is also
-/// [`RevokeAll`], `rotates` if it is also [`RotateRoot`]:
+/// [`RevokeAll`], `rotates` if it is also [`RotateRoot`], `rotates_keys` if it is also [`RotateKey`]:
 /// `claviger_plugin_sdk::export!(Postgres, manifest = "manifest.json", batch, rotates);`.
 /// On other targets than WebAssembly it only checks that all of it exists, so that the plugin's
 /// own tests run natively.
@@ -68,6 +68,17 @@ macro_rules! export {
             type Component = $crate::guest::Component<$provider>;
             #[cfg(target_arch = "wasm32")]
             $crate::guest::export_rotation!(Component);
+        };
+    };
+    (@rotates_keys $provider:ty) => {
+        const _: () = {
+            #[cfg(not(target_arch = "wasm32"))]
+            const _: fn() = $crate::guest::require_rotate_key::<$provider>;
+
+            #[cfg(target_arch = "wasm32")]
+            type Component = $crate::guest::Component<$provider>;
+            #[cfg(target_arch = "wasm32")]
+            $crate::guest::export_key_rotation!(Component);
         };
     };
     ($provider:ty, manifest = $path:literal $(, $ability:ident)*) => {
@@ -106,9 +117,11 @@ pub mod guest {
     #[cfg(target_arch = "wasm32")]
     pub use crate::bindings::export_component;
     #[cfg(target_arch = "wasm32")]
+    pub use crate::bindings::key_rotating::export_key_rotation;
+    #[cfg(target_arch = "wasm32")]
     pub use crate::bindings::rotating::export_rotation;
     pub use crate::provider::{Component, require_provider, require_revoke_all};
-    pub use crate::rotation::require_rotate_root;
+    pub use crate::rotation::{require_rotate_key, require_rotate_root};
     pub use crate::schema::{joined, length, text};
     pub use claviger_plugin_sdk_macros::manifest;
 }

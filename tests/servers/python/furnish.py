@@ -17,10 +17,10 @@ def document(*statements):
 
 
 def user(name, *actions):
-    """A user who may do nothing but ask STS for roles, and its access key."""
+    """A user who may do nothing but this, and its access key."""
     iam.create_user(UserName=name)
     allowed = {"Effect": "Allow", "Action": list(actions), "Resource": "*"}
-    iam.put_user_policy(UserName=name, PolicyName="sts", PolicyDocument=document(allowed))
+    iam.put_user_policy(UserName=name, PolicyName="only", PolicyDocument=document(allowed))
     key = iam.create_access_key(UserName=name)["AccessKey"]
     print(name, key["AccessKeyId"], key["SecretAccessKey"])
 
@@ -36,7 +36,9 @@ def role(name, trusted):
 
 
 iam = boto3.client("iam", **ANYBODY)
-user("claviger", "sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity")
+user("claviger", "sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity", "iam:ListAccessKeys",
+     "iam:GetAccessKeyLastUsed", "iam:CreateAccessKey", "iam:DeleteAccessKey")
+user("operator", "iam:*")
 user("double", "sts:AssumeRoleWithWebIdentity")
 role("reports", f"arn:aws:iam::{ACCOUNT}:user/claviger")
 role("payroll", f"arn:aws:iam::{ACCOUNT}:user/somebody-else")

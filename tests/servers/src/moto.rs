@@ -3,7 +3,8 @@
 //!
 //! moto checks who signed, what the user or role may do, and whether the role trusts the user. It
 //! takes session policies, tags, source identities and every `DurationSeconds`, and ignores them;
-//! a session of its goes on working after its expiry.
+//! a session of its goes on working after its expiry. It refuses a deleted access key at
+//! once, knows a new one at once, which AWS does not, and takes one that is inactive.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -50,9 +51,15 @@ impl Moto {
         &self.url
     }
 
-    /// The access key of the user `claviger`, who may assume the role `reports`.
+    /// The access key of the user `claviger`, who may assume the role `reports` and replace its own
+    /// access keys.
     pub fn root_key(&self) -> &AccessKey {
         &self.keys["claviger"]
+    }
+
+    /// The access key of the user `operator`, who may do everything in IAM.
+    pub fn operator_key(&self) -> &AccessKey {
+        &self.keys["operator"]
     }
 
     /// The access key of the user `double`, who may send `AssumeRoleWithWebIdentity`. In AWS that

@@ -8,7 +8,7 @@ use claviger_core::name::{ConnectionName, SecretName};
 use zeroize::Zeroizing;
 
 use super::{AuthConfig, BackendConfig, ConfigFile, ConnectionConfig, SecretRef, SecretRefError};
-use crate::journal::SecretValues;
+use crate::journal::{RootSecrets, SecretValues};
 
 /// What is known of the secrets that the broker keeps.
 pub enum Stored {
@@ -103,9 +103,30 @@ impl ConnectionConfig {
         references.into_iter().filter_map(stored).collect()
     }
 
-    /// Whether the broker can replace what this connection authenticates with.
-    pub const fn rotates(&self) -> bool {
-        matches!(&self.auth, Some(AuthConfig::Password { password: SecretRef::Store(_), .. }))
+    /// What this connection authenticates with, if it is a root credential that the broker can
+    /// replace: a password in its keeping, or an access key with which AWS STS can be asked.
+    pub fn rotating(&self) -> Option<RootSecrets> {
+        match &self.auth {
+            Some(AuthConfig::Password { password: SecretRef::Store(name), .. }) => {
+                Some(RootSecrets::Password(name.clone()))
+            }
+            Some(AuthConfig::Sigv4 { service, .. }) if service == "sts" => self.access_key(),
+            _ => None,
+        }
+    }
+
+    /// The lasting access key in the broker's keeping with which it signs, for whichever service.
+    pub fn access_key(&self) -> Option<RootSecrets> {
+        let Some(AuthConfig::Sigv4 {
+            access_key_id: SecretRef::Store(id),
+            secret_access_key: SecretRef::Store(key),
+            session_token: None,
+            ..
+        }) = &self.auth
+        else {
+            return None;
+        };
+        (id != key).then(|| RootSecrets::Key { id: id.clone(), key: key.clone() })
     }
 }
 
@@ -210,5 +231,28 @@ auth = { google-service-account = { key = "store:gcp", scopes = [] } }
             unknown.is_uncheckable(found.unwrap().1)
         };
         assert!(uncheckable("c") && !uncheckable("b"));
+    }
+
+    #[test]
+    fn only_what_is_wholly_kept_and_can_be_proven_is_replaced() {
+        let rotating = |auth: &str| {
+            let text = format!("address = \"https://sts.internal\"\nauth = {{ {auth} }}\n");
+            let config: ConnectionConfig = toml::from_str(&text).unwrap();
+            config.rotating().map(|root| root.main().to_string())
+        };
+        let sigv4 = |id: &str, key: &str, more: &str| {
+            let keys = format!("access_key_id = \"{id}\", secret_access_key = \"{key}\"");
+            rotating(&format!("sigv4 = {{ {keys}, region = \"r\", {more} }}"))
+        };
+        let sts = "service = \"sts\"";
+        assert_eq!(sigv4("store:id", "store:key", sts).as_deref(), Some("key"));
+        assert_eq!(sigv4("store:id", "store:key", "service = \"iam\""), None);
+        assert_eq!(sigv4("file:id", "store:key", sts), None);
+        assert_eq!(sigv4("store:key", "store:key", sts), None);
+        let token = format!("{sts}, session_token = \"store:token\"");
+        assert_eq!(sigv4("store:id", "store:key", &token), None);
+        let password = rotating("password = { user = \"u\", password = \"store:db\" }");
+        assert_eq!(password.as_deref(), Some("db"));
+        assert_eq!(rotating("bearer = { token = \"store:t\" }"), None);
     }
 }

@@ -59,7 +59,7 @@ fn known() -> i64 {
 }
 
 /// In order; a released one never changes.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_issuer_keys.sql"),
     include_str!("migrations/0003_secrets.sql"),
@@ -67,6 +67,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("migrations/0005_token_binding.sql"),
     include_str!("migrations/0006_child_sessions.sql"),
     include_str!("migrations/0007_rotation.sql"),
+    include_str!("migrations/0008_key_rotation.sql"),
 ];
 
 /// `clvg`, by which `file` and SQLite tell this database from others.
@@ -133,7 +134,9 @@ mod tests {
             )
             .unwrap();
         assert_eq!(kept, "a2current01025unix:7 b1gone6unix:8");
-        let pending = "INSERT INTO secrets VALUES ('a', 3, 'pending', x'03', 7, 'broker')";
-        assert_eq!(conn.execute(pending, []).unwrap(), 1);
+        for coming in ["'pending', x'03'", "'making', NULL", "'retiring', x'03'"] {
+            let insert = format!("INSERT OR REPLACE INTO secrets VALUES ('a', 3, {coming}, 7, '')");
+            assert_eq!(conn.execute(&insert, []).unwrap(), 1);
+        }
     }
 }

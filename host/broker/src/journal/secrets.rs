@@ -15,7 +15,6 @@ use super::SqliteJournal;
 use super::fault::Fault;
 use super::ledger::Ledger;
 use super::rows::{integer, millis, moment, parsed};
-use crate::egress::redact::SharedSecret;
 
 /// Values by name, zeroed when they are dropped.
 pub type SecretValues = BTreeMap<SecretName, SecretValue>;
@@ -27,15 +26,6 @@ pub struct SecretValue {
     pub current: Zeroizing<String>,
     /// What is taking its place, not yet proven.
     pub pending: Option<Zeroizing<String>>,
-}
-
-/// What was found out about a pending secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settlement {
-    /// The backend accepts it: it takes the place of the current one.
-    Accepted,
-    /// The backend accepts the current one: it is dropped.
-    Dropped,
 }
 
 /// What may be known of a secret that is kept.
@@ -115,33 +105,6 @@ impl SqliteJournal {
         self.queue.submit(move |ledger| put(ledger, &name, &value, &act)).await
     }
 
-    /// Keeps `value` as what is taking the place of the secret of this name. Answers its version;
-    /// `None` if there is no such secret, or another one is taking its place already.
-    pub async fn begin_rotation(
-        &self,
-        name: SecretName,
-        value: SharedSecret,
-        act: SecretAct,
-    ) -> Result<Option<u64>, JournalError> {
-        self.queue.submit(move |ledger| begin(ledger, &name, &value, &act)).await
-    }
-
-    /// Ends what [`SqliteJournal::begin_rotation`] began, and says why. Answers the version that is
-    /// current now; `None` if nothing was begun.
-    pub async fn end_rotation(
-        &self,
-        name: SecretName,
-        (settlement, why): (Settlement, String),
-        act: SecretAct,
-    ) -> Result<Option<u64>, JournalError> {
-        self.queue.submit(move |ledger| settle(ledger, &name, (settlement, &why), &act)).await
-    }
-
-    /// The names of the secrets whose place another one is taking, and since when.
-    pub async fn pending_secrets(&self) -> Result<Vec<(SecretName, Timestamp)>, JournalError> {
-        self.readers.read(pending_rows).await
-    }
-
     /// Forgets the secret of this name. Answers the version that it had, if there was one.
     pub async fn delete_secret(
         &self,
@@ -164,8 +127,9 @@ fn put(
     }
     let version = newest_version(conn, name)?.unwrap_or(0).saturating_add(1);
     let sealed = ledger.seals().seal_secret((name, version), value)?;
-    // What is taking its place stays: the backend may accept that already.
-    conn.prepare_cached("DELETE FROM secrets WHERE name = ?1 AND state != 'pending'")?
+    // What is taking its place stays: the backend may accept that already. And the id of a key that
+    // is still to be deleted there.
+    conn.prepare_cached("DELETE FROM secrets WHERE name = ?1 AND state IN ('current', 'gone')")?
         .execute([name.as_str()])?;
     conn.prepare_cached(INSERT)?.execute((
         name.as_str(),
@@ -179,61 +143,6 @@ fn put(
     Ok(Ok(version))
 }
 
-fn begin(
-    ledger: &mut Ledger<'_>,
-    name: &SecretName,
-    value: &str,
-    act: &SecretAct,
-) -> Result<Option<u64>, Fault> {
-    let conn = ledger.conn();
-    if current(conn, name)?.is_none() || sealed(conn, name, "pending")?.is_some() {
-        return Ok(None);
-    }
-    let version = newest_version(conn, name)?.unwrap_or(0).saturating_add(1);
-    let sealed = ledger.seals().seal_secret((name, version), value)?;
-    conn.prepare_cached(INSERT)?.execute((
-        name.as_str(),
-        integer(version),
-        "pending",
-        Some(sealed),
-        millis(act.at),
-        &act.by,
-    ))?;
-    ledger.append(&entry(Event::RotationStarted, (name, version), act))?;
-    Ok(Some(version))
-}
-
-fn settle(
-    ledger: &mut Ledger<'_>,
-    name: &SecretName,
-    (settlement, why): (Settlement, &str),
-    act: &SecretAct,
-) -> Result<Option<u64>, Fault> {
-    let conn = ledger.conn();
-    let (Some((version, _)), Some((before, _))) =
-        (sealed(conn, name, "pending")?, current(conn, name)?)
-    else {
-        return Ok(None);
-    };
-    let (event, goes, stays) = match settlement {
-        Settlement::Accepted => (Event::RotationDone, before, version),
-        Settlement::Dropped => (Event::RotationFailed, version, before),
-    };
-    // Its number stays taken.
-    conn.prepare_cached(
-        "UPDATE secrets SET state = 'gone', sealed = NULL WHERE name = ?1 AND version = ?2",
-    )?
-    .execute((name.as_str(), integer(goes)))?;
-    conn.prepare_cached("UPDATE secrets SET state = 'current' WHERE name = ?1 AND version = ?2")?
-        .execute((name.as_str(), integer(stays)))?;
-    conn.prepare_cached("DELETE FROM secrets WHERE name = ?1 AND state = 'gone' AND version < ?2")?
-        .execute((name.as_str(), integer(version)))?;
-    let mut entry = entry(event, (name, version), act);
-    entry.detail = entry.detail.map(|detail| format!("{detail}: {why}"));
-    ledger.append(&entry)?;
-    Ok(Some(stays))
-}
-
 fn delete(
     ledger: &mut Ledger<'_>,
     name: &SecretName,
@@ -241,7 +150,8 @@ fn delete(
 ) -> Result<Option<u64>, Fault> {
     let conn = ledger.conn();
     let Some((version, _)) = current(conn, name)? else { return Ok(None) };
-    // What is taking its place goes too, and its number stays taken.
+    // What is taking its place goes too, and its number stays taken. So does the id of a key that
+    // is to be deleted at its backend: with the secret goes what could do it.
     let newest = newest_version(conn, name)?.unwrap_or(version);
     forget(conn, name)?;
     conn.prepare_cached(INSERT)?.execute((
@@ -271,7 +181,10 @@ fn value(ledger: &Ledger<'_>, name: &SecretName) -> Result<Option<SecretValue>, 
     Ok(Some(SecretValue { current: open(found)?, pending: pending.map(open).transpose()? }))
 }
 
-fn current(conn: &Connection, name: &SecretName) -> Result<Option<(u64, Vec<u8>)>, Fault> {
+pub(super) fn current(
+    conn: &Connection,
+    name: &SecretName,
+) -> Result<Option<(u64, Vec<u8>)>, Fault> {
     sealed(conn, name, "current")
 }
 
@@ -306,24 +219,13 @@ fn rows(conn: &Connection) -> Result<Vec<SecretRow>, Fault> {
     Ok(rows)
 }
 
-fn pending_rows(conn: &Connection) -> Result<Vec<(SecretName, Timestamp)>, Fault> {
-    let mut statement = conn
-        .prepare_cached("SELECT name, put_at FROM secrets WHERE state = 'pending' ORDER BY name")?;
-    let mut found = statement.query([])?;
-    let mut rows = Vec::new();
-    while let Some(row) = found.next()? {
-        rows.push((parsed(row, "name")?, moment(row, "put_at")?));
-    }
-    Ok(rows)
-}
-
 fn count(conn: &Connection) -> Result<i64, Fault> {
     let mut statement =
         conn.prepare_cached("SELECT count(*) FROM secrets WHERE state = 'current'")?;
     Ok(statement.query_row([], |row| row.get(0))?)
 }
 
-fn newest_version(conn: &Connection, name: &SecretName) -> Result<Option<u64>, Fault> {
+pub(super) fn newest_version(conn: &Connection, name: &SecretName) -> Result<Option<u64>, Fault> {
     let mut statement = conn.prepare_cached("SELECT max(version) FROM secrets WHERE name = ?1")?;
     let newest: Option<i64> = statement.query_row([name.as_str()], |row| row.get(0))?;
     newest.map(numbered).transpose()
@@ -334,11 +236,11 @@ fn forget(conn: &Connection, name: &SecretName) -> Result<(), Fault> {
     Ok(())
 }
 
-fn numbered(version: i64) -> Result<u64, Fault> {
+pub(super) fn numbered(version: i64) -> Result<u64, Fault> {
     u64::try_from(version).map_err(|_| Fault::damaged("a secret has a negative version"))
 }
 
-const INSERT: &str = "INSERT INTO secrets (name, version, state, sealed, put_at, put_by)
+pub(super) const INSERT: &str = "INSERT INTO secrets (name, version, state, sealed, put_at, put_by)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 /// A certificate's key or a service account's file fits, and so does a request on the admin

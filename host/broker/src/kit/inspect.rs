@@ -77,6 +77,7 @@ impl Shown {
                 "name": name.as_str(), "kind": kind(request.kind), "why": request.why,
                 "auth": request.auth.iter().map(|auth| scheme(*auth)).collect::<Vec<_>>(),
                 "methods": request.methods, "paths": request.paths, "reads": request.reads,
+                "optional": request.optional,
             })
         });
         json!({
@@ -146,6 +147,9 @@ fn asks_for(request: &ConnectionRequest) -> String {
         if !values.is_empty() {
             parts.push(format!("{name} {}", values.join(" ")));
         }
+    }
+    if request.optional {
+        parts.push("optional".to_owned());
     }
     parts.join("; ")
 }

@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, InstancePre};
 
-use super::bindings::{BatchPre, PluginPre, RotatingPre};
+use super::bindings::{BatchPre, KeyRotatingPre, PluginPre, RotatingPre};
 use super::call::Call;
 use super::compile::CompileError;
 use super::components::Source;
@@ -32,6 +32,8 @@ pub struct Loaded {
     pub(super) batch: Option<BatchPre<Call>>,
     /// The ability to replace root credentials, if it has it.
     pub(super) rotating: Option<RotatingPre<Call>>,
+    /// The ability to have its backend make and delete root credentials, if it has it.
+    pub(super) key_rotating: Option<KeyRotatingPre<Call>>,
     component: Component,
     grants: Grants,
     /// Shared with what the same bytes become at the next reload: a reload forgives no trap.
@@ -113,6 +115,7 @@ impl Loaded {
         let linked = link::link(&component, grants)?;
         let batch = batch(&component, &linked)?;
         let rotating = rotating(&component, &linked)?;
+        let key_rotating = key_rotating(&component, &linked)?;
         let pre = PluginPre::new(linked).map_err(mismatch)?;
         let quarantine = earlier.map(|earlier| Arc::clone(&earlier.quarantine)).unwrap_or_default();
         let turns = earlier.map_or_else(|| sandbox.share(), |earlier| Arc::clone(&earlier.turns));
@@ -124,6 +127,7 @@ impl Loaded {
             pre,
             batch,
             rotating,
+            key_rotating,
             component,
             grants,
             quarantine,
@@ -198,6 +202,15 @@ pub(super) fn rotating(
     has_it.then(|| RotatingPre::new(linked.clone())).transpose().map_err(mismatch)
 }
 
+/// The ability to have its backend make and delete root credentials, if the component has it.
+pub(super) fn key_rotating(
+    component: &Component,
+    linked: &InstancePre<Call>,
+) -> Result<Option<KeyRotatingPre<Call>>, LinkError> {
+    let has_it = component.get_export_index(None, KEY_ROTATION).is_some();
+    has_it.then(|| KeyRotatingPre::new(linked.clone())).transpose().map_err(mismatch)
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` wants")]
 pub(super) fn mismatch(error: wasmtime::Error) -> LinkError {
     LinkError::Mismatch(format!("{error:#}"))
@@ -219,3 +232,6 @@ const BATCH: &str = "claviger:batch/revocation@0.1.0";
 
 /// The same: see `wit/provider`.
 const ROTATION: &str = "claviger:provider/rotation@0.1.0";
+
+/// The same.
+const KEY_ROTATION: &str = "claviger:provider/key-rotation@0.1.0";

@@ -19,6 +19,7 @@ use crate::egress::sql::{Address, AddressError, Endpoint, Login, OpenError, Pool
 use crate::egress::{Failure, FailureKind};
 use crate::issuer::Issuer;
 
+pub use self::http::sign_in;
 pub use jwt::{ISSUER_WANTED, JwtConnection};
 
 /// A backend as calls use it.
@@ -131,7 +132,7 @@ impl Backend {
     ) -> Result<Self, Vec<BackendError>> {
         let mut problems = invalid(&spec, manifest);
         for (name, request) in &manifest.connections {
-            if !spec.connections.contains_key(name) {
+            if !request.optional && !spec.connections.contains_key(name) {
                 problems.push(not_granted(&spec.name, name, request));
             }
         }

@@ -5,6 +5,7 @@ mod batch;
 mod calls;
 mod http;
 mod jwt;
+mod key_rotation;
 mod log;
 mod rotation;
 mod secrets;
@@ -19,13 +20,16 @@ pub use self::generated::batch::{Batch, BatchPre};
 use self::generated::claviger;
 use self::generated::claviger::types::errors::{Error, ErrorKind};
 pub use self::generated::{Plugin, PluginPre};
+pub use self::key_rotating::{KeyRotating, KeyRotatingPre};
 pub use self::rotating::{Rotating, RotatingPre};
 use super::backend::PROBLEMS_MAX;
 use super::call::Call;
 use super::lease::LeaseDraft;
 use super::manifest::Manifest;
 use super::plain;
-use super::request::{IssueRequest, RevokeRequest, RotateRequest};
+use super::request::{
+    DeleteKeyRequest, IssueRequest, MakeKeyRequest, NewKey, RevokeRequest, RotateRequest,
+};
 use crate::egress::redact::Redactor;
 use crate::egress::{Failure, FailureKind};
 
@@ -106,6 +110,30 @@ mod rotating {
     });
 }
 
+mod key_rotating {
+    #![allow(missing_docs, reason = "generated; the WIT files hold the documentation")]
+
+    wasmtime::component::bindgen!({
+        path: [
+            "../../wit/types",
+            "../../wit/sql",
+            "../../wit/egress",
+            "../../wit/jwt",
+            "../../wit/log",
+            "../../wit/provider",
+        ],
+        world: "claviger:provider/key-rotating",
+        imports: { default: trappable },
+        exports: { default: async },
+        with: {
+            "claviger:types/errors": crate::plugin::bindings::generated::claviger::types::errors,
+            "claviger:types/secrets": crate::plugin::bindings::generated::claviger::types::secrets,
+            "claviger:provider/key-rotation-calls.make-key-request": crate::plugin::request::MakeKeyRequest,
+            "claviger:provider/key-rotation-calls.delete-key-request": crate::plugin::request::DeleteKeyRequest,
+        },
+    });
+}
+
 /// Something that a plugin finds wrong with a configuration.
 pub struct Problem {
     /// A JSON pointer.
@@ -121,6 +149,10 @@ pub fn add_always(linker: &mut Linker<Call>) -> Result<()> {
     claviger::log::log::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)?;
     claviger::provider::calls::add_to_linker::<_, HasSelf<Call>>(linker, |call| call)?;
     rotating::claviger::provider::rotation_calls::add_to_linker::<_, HasSelf<Call>>(
+        linker,
+        |call| call,
+    )?;
+    key_rotating::claviger::provider::key_rotation_calls::add_to_linker::<_, HasSelf<Call>>(
         linker,
         |call| call,
     )
@@ -198,6 +230,34 @@ pub async fn rotate_root(
     let lent = Resource::new_borrow(request.rep());
     let rotation = plugin.claviger_provider_rotation();
     let answer = rotation.call_rotate_root(&mut *store, lent).await?;
+    Ok(answer.map_err(Failure::from))
+}
+
+/// Calls `make-key`.
+pub async fn make_key(
+    store: &mut Store<Call>,
+    plugin: &KeyRotating,
+    request: MakeKeyRequest,
+) -> Result<Result<NewKey, Failure>> {
+    let request = store.data_mut().table.push(request)?;
+    let lent = Resource::new_borrow(request.rep());
+    let rotation = plugin.claviger_provider_key_rotation();
+    let answer = rotation.call_make_key(&mut *store, lent).await?;
+    let kept = store.data_mut().table.delete(request)?.kept;
+    let nothing = || Failure::sent(FailureKind::Other, "it said `ok` without handing over a key");
+    Ok(answer.map_err(Failure::from).and_then(|()| kept.ok_or_else(nothing)))
+}
+
+/// Calls `delete-key`.
+pub async fn delete_key(
+    store: &mut Store<Call>,
+    plugin: &KeyRotating,
+    request: DeleteKeyRequest,
+) -> Result<Result<(), Failure>> {
+    let request = store.data_mut().table.push(request)?;
+    let lent = Resource::new_borrow(request.rep());
+    let rotation = plugin.claviger_provider_key_rotation();
+    let answer = rotation.call_delete_key(&mut *store, lent).await?;
     Ok(answer.map_err(Failure::from))
 }
 

@@ -134,11 +134,12 @@ fn add_empty_wasi(linker: &mut Linker<Call>) -> Result<()> {
 }
 
 /// What every plugin may import. The doors are granted one by one.
-const ALWAYS: [&str; 9] = [
+const ALWAYS: [&str; 10] = [
     "claviger:types/",
     "claviger:log/",
     "claviger:provider/calls",
     "claviger:provider/rotation-calls",
+    "claviger:provider/key-rotation-calls",
     "wasi:cli/",
     "wasi:io/",
     "wasi:clocks/",

@@ -132,6 +132,9 @@ pub struct ConnectionRequest {
     pub reads: Vec<String>,
     /// What it needs the connection for, shown to the operator who grants it.
     pub why: String,
+    /// Whether it issues and revokes without it: what needs it is then an ability of its own.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// A door to the outside.

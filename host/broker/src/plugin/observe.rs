@@ -40,6 +40,10 @@ pub enum Call {
     RevokeAll,
     /// `rotate-root`.
     RotateRoot,
+    /// `make-key`.
+    MakeKey,
+    /// `delete-key`.
+    DeleteKey,
 }
 
 /// How a call ended.
@@ -68,6 +72,8 @@ impl Call {
             Self::Revoke => "revoke",
             Self::RevokeAll => "revoke-all",
             Self::RotateRoot => "rotate-root",
+            Self::MakeKey => "make-key",
+            Self::DeleteKey => "delete-key",
         }
     }
 }

@@ -23,7 +23,9 @@ use super::engine::{EngineError, Sandbox};
 use super::link::{Grant, Grants};
 use super::manifest::{ConnectionKind, Manifest};
 use super::observe::Observe;
-use super::request::{IssueRequest, RevokeRequest, RotateRequest};
+use super::request::{
+    DeleteKeyRequest, IssueRequest, MakeKeyRequest, NewKey, RevokeRequest, RotateRequest,
+};
 use super::run::{Answer, Run, Task};
 use super::signature::SignatureState;
 use super::spec::{BackendSpec, Limits, PluginSpec};
@@ -340,7 +342,7 @@ impl Plugins {
         let task = Task::Issue(request(&backend.settings));
         match self.run(loaded, Some(Arc::clone(backend))).perform(task).await? {
             Answer::Issued(issued) => Ok(issued),
-            Answer::Problems(_) | Answer::Revoked | Answer::Rotated => Err(mixed_up(loaded)),
+            _ => Err(mixed_up(loaded)),
         }
     }
 
@@ -363,7 +365,7 @@ impl Plugins {
         let task = task(&backend.settings);
         match self.run(loaded, Some(Arc::clone(backend))).perform(task).await? {
             Answer::Revoked => Ok(()),
-            Answer::Problems(_) | Answer::Issued(_) | Answer::Rotated => Err(mixed_up(loaded)),
+            _ => Err(mixed_up(loaded)),
         }
     }
 
@@ -383,7 +385,45 @@ impl Plugins {
         let task = Task::Rotate(RotateRequest::new(connection, &backend.settings, secret));
         match self.run(loaded, Some(Arc::clone(backend))).perform(task).await? {
             Answer::Rotated => Ok(()),
-            Answer::Problems(_) | Answer::Issued(_) | Answer::Revoked => Err(mixed_up(loaded)),
+            _ => Err(mixed_up(loaded)),
+        }
+    }
+
+    /// Whether the plugin of this backend has root credentials made and deleted; `None` if there
+    /// is none.
+    pub fn makes_keys(&self, backend: &BackendName) -> Option<bool> {
+        self.backends.get(backend).map(|(loaded, _)| loaded.key_rotating.is_some())
+    }
+
+    /// Has the plugin have another key made for the account of `connection`.
+    pub async fn make_key(
+        &self,
+        backend: &BackendName,
+        connection: &ConnectionName,
+        id_in_force: &str,
+    ) -> Result<NewKey, PluginError> {
+        let (loaded, backend) = self.backend(backend)?;
+        let request = MakeKeyRequest::new(connection, &backend.settings, id_in_force);
+        let run = self.run(loaded, Some(Arc::clone(backend)));
+        match run.perform(Task::MakeKey(request)).await? {
+            Answer::Made(key) => Ok(key),
+            _ => Err(mixed_up(loaded)),
+        }
+    }
+
+    /// Has the plugin delete the first of these keys; the second one is in force.
+    pub async fn delete_key(
+        &self,
+        backend: &BackendName,
+        connection: &ConnectionName,
+        keys: (&str, &str),
+    ) -> Result<(), PluginError> {
+        let (loaded, backend) = self.backend(backend)?;
+        let request = DeleteKeyRequest::new(connection, &backend.settings, keys);
+        let run = self.run(loaded, Some(Arc::clone(backend)));
+        match run.perform(Task::DeleteKey(request)).await? {
+            Answer::Deleted => Ok(()),
+            _ => Err(mixed_up(loaded)),
         }
     }
 }

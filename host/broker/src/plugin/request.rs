@@ -9,6 +9,7 @@ use claviger_core::time::Timestamp;
 use zeroize::Zeroizing;
 
 use crate::egress::redact::SharedSecret;
+use crate::egress::{Failure, FailureKind};
 use crate::issuer::{Attribution, Subject};
 
 /// One permitted and recorded request to mint a credential.
@@ -42,6 +43,32 @@ pub struct RotateRequest {
     pub(super) connection: String,
     pub(super) settings: String,
     pub(super) secret: SharedSecret,
+    pub(super) now_secs: u64,
+}
+
+/// One request to have the backend make another key for the account of a connection.
+pub struct MakeKeyRequest {
+    pub(super) connection: String,
+    pub(super) settings: String,
+    pub(super) id_in_force: String,
+    pub(super) kept: Option<NewKey>,
+    pub(super) now_secs: u64,
+}
+
+/// A key that a backend has made. Has no `Debug`.
+pub struct NewKey {
+    /// Its id, which is not a secret.
+    pub id: String,
+    /// The key itself.
+    pub key: SharedSecret,
+}
+
+/// One request to delete a key.
+pub struct DeleteKeyRequest {
+    pub(super) connection: String,
+    pub(super) settings: String,
+    pub(super) id_in_force: String,
+    pub(super) id: String,
     pub(super) now_secs: u64,
 }
 
@@ -98,6 +125,49 @@ impl RotateRequest {
         Self { connection, settings, secret, now_secs: now_secs() }
     }
 }
+
+impl MakeKeyRequest {
+    pub(super) fn new(connection: &ConnectionName, settings: &str, id_in_force: &str) -> Self {
+        Self {
+            connection: connection.as_str().to_owned(),
+            settings: settings.to_owned(),
+            id_in_force: id_in_force.to_owned(),
+            kept: None,
+            now_secs: now_secs(),
+        }
+    }
+
+    /// Takes what the backend has made, in the place of what was taken before.
+    pub(super) fn keep(&mut self, id: String, key: SharedSecret) -> Result<(), Failure> {
+        // It is written into the journal and into messages.
+        let plain = id.bytes().all(|byte| byte.is_ascii_graphic());
+        if !plain || !(1..=KEY_ID_BYTES_MAX).contains(&id.len()) || id == self.id_in_force {
+            let message = "a key's id has 1 to 128 printable ASCII characters, and is a new one";
+            return Err(Failure::sent(FailureKind::InvalidInput, message));
+        }
+        self.kept = Some(NewKey { id, key });
+        Ok(())
+    }
+}
+
+impl DeleteKeyRequest {
+    pub(super) fn new(
+        connection: &ConnectionName,
+        settings: &str,
+        (id, id_in_force): (&str, &str),
+    ) -> Self {
+        Self {
+            connection: connection.as_str().to_owned(),
+            settings: settings.to_owned(),
+            id_in_force: id_in_force.to_owned(),
+            id: id.to_owned(),
+            now_secs: now_secs(),
+        }
+    }
+}
+
+/// Documented in the plugin contract, and as long as AWS lets its own be.
+const KEY_ID_BYTES_MAX: usize = 128;
 
 fn now_secs() -> u64 {
     Timestamp::from(SystemTime::now()).unix_secs()

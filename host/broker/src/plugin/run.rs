@@ -20,7 +20,9 @@ use super::engine::Sandbox;
 use super::meter::{CpuMeter, Metered};
 use super::observe::{Observation, Observe, Outcome};
 use super::plain;
-use super::request::{IssueRequest, RevokeRequest, RotateRequest};
+use super::request::{
+    DeleteKeyRequest, IssueRequest, MakeKeyRequest, NewKey, RevokeRequest, RotateRequest,
+};
 use super::spec::Limits;
 use crate::egress::{Failure, FailureKind};
 use crate::issuer::Subject;
@@ -37,6 +39,10 @@ pub enum Task {
     RevokeAll(Vec<RevokeRequest>),
     /// `rotate-root`, of a plugin that has it.
     Rotate(RotateRequest),
+    /// `make-key`, of a plugin that has it.
+    MakeKey(MakeKeyRequest),
+    /// `delete-key`, of a plugin that has it.
+    DeleteKey(DeleteKeyRequest),
 }
 
 /// What came of it.
@@ -49,6 +55,10 @@ pub enum Answer {
     Revoked,
     /// The account has the new credential.
     Rotated,
+    /// The backend has made this key.
+    Made(NewKey),
+    /// The key is gone.
+    Deleted,
 }
 
 /// One call, before it runs.
@@ -241,16 +251,25 @@ async fn answer(
     loaded: &Loaded,
     task: Task,
 ) -> wasmtime::Result<Result<Answer, Failure>> {
-    let task = match (task, &loaded.batch, &loaded.rotating) {
-        (Task::RevokeAll(requests), Some(batch), _) => {
+    let task = match (task, &loaded.batch, &loaded.rotating, &loaded.key_rotating) {
+        (Task::RevokeAll(requests), Some(batch), ..) => {
             let plugin = batch.instantiate_async(&mut *store).await?;
             let revoked = bindings::revoke_all(store, &plugin, requests).await?;
             return Ok(revoked.map(|()| Answer::Revoked));
         }
-        (Task::Rotate(request), _, Some(rotating)) => {
+        (Task::Rotate(request), _, Some(rotating), _) => {
             let plugin = rotating.instantiate_async(&mut *store).await?;
             let rotated = bindings::rotate_root(store, &plugin, request).await?;
             return Ok(rotated.map(|()| Answer::Rotated));
+        }
+        (Task::MakeKey(request), _, _, Some(rotating)) => {
+            let plugin = rotating.instantiate_async(&mut *store).await?;
+            return Ok(bindings::make_key(store, &plugin, request).await?.map(Answer::Made));
+        }
+        (Task::DeleteKey(request), _, _, Some(rotating)) => {
+            let plugin = rotating.instantiate_async(&mut *store).await?;
+            let deleted = bindings::delete_key(store, &plugin, request).await?;
+            return Ok(deleted.map(|()| Answer::Deleted));
         }
         (task, ..) => task,
     };
@@ -267,7 +286,9 @@ async fn answer(
             bindings::revoke(store, &plugin, request).await?.map(|()| Answer::Revoked)
         }
         Task::RevokeAll(_) => Err(Failure::unsent(FailureKind::Unsupported, NO_BATCH)),
-        Task::Rotate(_) => Err(Failure::unsent(FailureKind::Unsupported, NO_ROTATION)),
+        Task::Rotate(_) | Task::MakeKey(_) | Task::DeleteKey(_) => {
+            Err(Failure::unsent(FailureKind::Unsupported, NO_ROTATION))
+        }
     })
 }
 
@@ -319,7 +340,12 @@ impl Task {
     fn subject(&self) -> Option<Arc<Subject>> {
         match self {
             Self::Issue(request) => Some(Arc::new(request.subject())),
-            Self::Validate(_) | Self::Revoke(_) | Self::RevokeAll(_) | Self::Rotate(_) => None,
+            Self::Validate(_)
+            | Self::Revoke(_)
+            | Self::RevokeAll(_)
+            | Self::Rotate(_)
+            | Self::MakeKey(_)
+            | Self::DeleteKey(_) => None,
         }
     }
 
@@ -330,6 +356,8 @@ impl Task {
             Self::Revoke(_) => super::observe::Call::Revoke,
             Self::RevokeAll(_) => super::observe::Call::RevokeAll,
             Self::Rotate(_) => super::observe::Call::RotateRoot,
+            Self::MakeKey(_) => super::observe::Call::MakeKey,
+            Self::DeleteKey(_) => super::observe::Call::DeleteKey,
         }
     }
 }

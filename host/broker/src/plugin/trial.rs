@@ -137,6 +137,7 @@ pub fn links(bytes: &[u8], class: LimitsClass, grants: Grants) -> Result<(), Str
     let linked = link::link(&component, grants).map_err(|error| error.to_string())?;
     admit::batch(&component, &linked).map_err(|error| error.to_string())?;
     admit::rotating(&component, &linked).map_err(|error| error.to_string())?;
+    admit::key_rotating(&component, &linked).map_err(|error| error.to_string())?;
     let plugin = super::bindings::PluginPre::new(linked).map_err(admit::mismatch);
     plugin.map(drop).map_err(|error| error.to_string())
 }

@@ -24,7 +24,7 @@ pub struct RotateArgs {
     /// The backend
     #[arg(value_name = "BACKEND")]
     backend: String,
-    /// Its connection [default: the only one whose password the broker keeps]
+    /// Its connection [default: the only one whose password or access key the broker keeps]
     #[arg(long, value_name = "NAME")]
     connection: Option<String>,
 }

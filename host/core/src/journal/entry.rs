@@ -181,6 +181,8 @@ pub enum Event {
     RotationDone,
     /// A root credential was not replaced: the backend accepts the one before.
     RotationFailed,
+    /// A key that was replaced, or was never put in force, was deleted at its backend.
+    RotationRetired,
 }
 
 /// Allow or deny.

@@ -145,6 +145,8 @@ struct Connection {
     #[serde(default)]
     reads: Vec<String>,
     why: String,
+    #[serde(default, rename = "optional")]
+    _optional: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]

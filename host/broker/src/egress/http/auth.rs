@@ -360,7 +360,8 @@ fn scheme(auth: HttpAuth, parts: AuthParts) -> Result<(Scheme, Vec<SharedSecret>
         HttpAuth::Sigv4 { access_key_id, secret_access_key, session_token, region, service } => {
             let keys = [Some(access_key_id), Some(secret_access_key), session_token];
             let [id, key, token] = keys.map(|key| key.map(Arc::new));
-            let roots = [&id, &key, &token].into_iter().flatten().cloned().collect();
+            // Not the id: it stands in every request and in AWS's log, and is no secret.
+            let roots = [&key, &token].into_iter().flatten().cloned().collect();
             (Scheme::Sigv4(Signer::new([id, key, token], region, service)?), roots)
         }
         HttpAuth::WebIdentity { audience, form_parameter, claims } => {

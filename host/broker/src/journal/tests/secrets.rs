@@ -9,7 +9,9 @@ use tokio_stream::StreamExt;
 use zeroize::Zeroizing;
 
 use super::world::{World, open, stranger};
-use crate::journal::{EntryQuery, PutSecretError, SecretAct, Settlement, SqliteJournal};
+use crate::journal::{
+    EntryQuery, PutSecretError, RootSecrets, SecretAct, Settlement, SqliteJournal, Stage, Unsettled,
+};
 
 fn name(text: &str) -> SecretName {
     text.parse().unwrap()
@@ -17,6 +19,10 @@ fn name(text: &str) -> SecretName {
 
 fn act() -> SecretAct {
     SecretAct { by: "unix:1000".to_owned(), at: fixture::now() }
+}
+
+fn shared(text: &str) -> crate::egress::redact::SharedSecret {
+    std::sync::Arc::new(Zeroizing::new(text.to_owned()))
 }
 
 async fn put(
@@ -96,11 +102,9 @@ async fn what_is_no_secret_is_refused() {
 async fn a_rotation_keeps_both_secrets_until_it_is_settled() {
     let world = World::new().await;
     let journal = &world.journal;
-    let begin = |value: &str| {
-        let value = std::sync::Arc::new(Zeroizing::new(value.to_owned()));
-        journal.begin_rotation(name("a"), value, act())
-    };
-    let end = |settlement| journal.end_rotation(name("a"), (settlement, "why".to_owned()), act());
+    let root = || RootSecrets::Password(name("a"));
+    let begin = |value: &str| journal.begin_rotation(root(), vec![shared(value)], act());
+    let end = |settlement| journal.end_rotation(root(), (settlement, "why".to_owned()), act());
     let both = || async {
         let value = journal.secrets(BTreeSet::from([name("a")])).await.unwrap();
         let value = value.into_values().next().unwrap();
@@ -114,20 +118,110 @@ async fn a_rotation_keeps_both_secrets_until_it_is_settled() {
     assert_eq!(begin("two").await, Ok(Some(2)));
     assert_eq!(begin("three").await, Ok(None), "one at a time");
     assert_eq!(both().await, pair("one", Some("two")));
-    assert_eq!(journal.pending_secrets().await.unwrap(), [(name("a"), act().at)]);
+    let unsettled = Unsettled { name: name("a"), since: act().at, stage: Stage::Pending };
+    assert_eq!(journal.unsettled_secrets().await.unwrap(), [unsettled]);
     assert_eq!(put(journal, "a", "other").await, Ok(3));
     assert_eq!(both().await, pair("other", Some("two")));
-    assert_eq!(end(Settlement::Accepted).await, Ok(Some(2)));
+    assert_eq!(end(Settlement::Accepted).await, Ok(Some((Settlement::Accepted, 2))));
     assert_eq!(both().await, pair("two", None));
     assert_eq!(begin("four").await, Ok(Some(4)), "no number is given twice");
-    assert_eq!(end(Settlement::Dropped).await, Ok(Some(2)));
+    assert_eq!(end(Settlement::Dropped).await, Ok(Some((Settlement::Dropped, 2))));
     assert_eq!(both().await, pair("two", None));
     assert_eq!(put(journal, "a", "five").await, Ok(5));
     assert_eq!(begin("six").await, Ok(Some(6)));
     assert_eq!(journal.delete_secret(name("a"), act()).await, Ok(Some(5)));
-    let pending = journal.pending_secrets().await.unwrap();
-    assert!(pending.is_empty(), "what was begun is forgotten too");
+    let unsettled = journal.unsettled_secrets().await.unwrap();
+    assert!(unsettled.is_empty(), "what was begun is forgotten too");
     assert_eq!(put(journal, "a", "seven").await, Ok(7), "and its number is not given again");
+}
+
+fn key() -> RootSecrets {
+    RootSecrets::Key { id: name("id"), key: name("key") }
+}
+
+async fn begin_key(journal: &SqliteJournal) -> Option<u64> {
+    journal.begin_rotation(key(), Vec::new(), act()).await.unwrap()
+}
+
+async fn end_key(journal: &SqliteJournal, settlement: Settlement) -> Option<(Settlement, u64)> {
+    journal.end_rotation(key(), (settlement, "why".to_owned()), act()).await.unwrap()
+}
+
+async fn made(journal: &SqliteJournal, id: &str) -> bool {
+    journal.keep_made(key(), vec![shared(id), shared("made")], act().at).await.unwrap()
+}
+
+async fn retiring(journal: &SqliteJournal) -> Vec<String> {
+    let keys = journal.retiring_keys().await.unwrap();
+    keys.iter().map(|key| format!("{}@{} {}", key.name, key.version, key.id.as_str())).collect()
+}
+
+/// The two secrets of a key begin before there is a new one, and settle together; what leaves has
+/// its id kept until somebody says that it is deleted.
+#[tokio::test]
+async fn a_key_is_kept_when_it_is_made_and_the_one_before_until_it_is_deleted() {
+    let world = World::new().await;
+    let journal = &world.journal;
+    put(journal, "id", "AKIA1").await.unwrap();
+    assert_eq!(begin_key(journal).await, None, "one of the two is not kept");
+    put(journal, "key", "one").await.unwrap();
+    assert!(!made(journal, "AKIA2").await, "nothing was begun");
+    assert_eq!(begin_key(journal).await, Some(2));
+    assert_eq!(begin_key(journal).await, None, "one at a time");
+    let stages = || async {
+        let unsettled = journal.unsettled_secrets().await.unwrap();
+        unsettled.into_iter().map(|secret| secret.stage).collect::<Vec<_>>()
+    };
+    assert_eq!(stages().await, [Stage::Making; 2]);
+    assert!(made(journal, "AKIA2").await);
+    assert!(!made(journal, "AKIA3").await, "it is made once");
+    assert_eq!(stages().await, [Stage::Pending; 2]);
+    assert_eq!(value(journal, "id").await.as_deref(), Some("AKIA1"));
+    assert_eq!(end_key(journal, Settlement::Accepted).await, Some((Settlement::Accepted, 2)));
+    assert_eq!(value(journal, "id").await.as_deref(), Some("AKIA2"));
+    assert_eq!(value(journal, "key").await.as_deref(), Some("made"));
+    assert_eq!(retiring(journal).await, ["id@1 AKIA1"]);
+    assert_eq!(begin_key(journal).await, Some(3));
+    assert!(made(journal, "AKIA3").await);
+    assert_eq!(end_key(journal, Settlement::Dropped).await, Some((Settlement::Dropped, 2)));
+    assert_eq!(retiring(journal).await, ["id@1 AKIA1", "id@3 AKIA3"], "it may exist");
+    assert_eq!(begin_key(journal).await, Some(4));
+    assert_eq!(end_key(journal, Settlement::Dropped).await, Some((Settlement::Dropped, 2)));
+    put(journal, "id", "AKIA5").await.unwrap();
+    assert_eq!(retiring(journal).await.len(), 2, "what was never made is not deleted");
+    for key in journal.retiring_keys().await.unwrap() {
+        for _ in 0..2 {
+            let told = "it is deleted".to_owned();
+            journal.end_retirement(key.clone(), told, act()).await.unwrap();
+        }
+    }
+    assert!(retiring(journal).await.is_empty());
+    let entries: Vec<_> = journal.entries(EntryQuery::default()).collect().await;
+    let entries = entries.into_iter().map(|entry| entry.unwrap().json);
+    let retired = entries.filter(|json| json.contains("rotation-retired")).count();
+    assert_eq!(retired, 2, "each is told once");
+}
+
+#[tokio::test]
+async fn what_an_operator_does_to_a_key_meanwhile_counts() {
+    let world = World::new().await;
+    let journal = &world.journal;
+    for name in ["id", "key"] {
+        put(journal, name, "first").await.unwrap();
+    }
+    assert_eq!(begin_key(journal).await, Some(2));
+    assert!(made(journal, "AKIA2").await);
+    put(journal, "id", "AKIA9").await.unwrap();
+    let ended = end_key(journal, Settlement::Accepted).await;
+    assert_eq!(ended, Some((Settlement::Dropped, 1)), "the operator has the last word");
+    assert_eq!(value(journal, "id").await.as_deref(), Some("AKIA9"));
+    assert_eq!(retiring(journal).await, ["id@2 AKIA2"]);
+    assert_eq!(begin_key(journal).await, Some(3));
+    assert!(made(journal, "AKIA3").await);
+    journal.delete_secret(name("id"), act()).await.unwrap();
+    assert_eq!(end_key(journal, Settlement::Accepted).await, None);
+    assert!(journal.unsettled_secrets().await.unwrap().is_empty(), "nothing is left hanging");
+    assert_eq!(value(journal, "key").await.as_deref(), Some("first"));
 }
 
 /// Somebody with the file, but without the key, puts an earlier version back, or gives one secret

@@ -21,8 +21,12 @@ pub fn of(manifest: &Manifest, path: &str, sha256: &str) -> String {
         let _always = write!(text, "{mark}[backends.{backend}.settings]\n{settings}");
     }
     for (connection, request) in &manifest.connections {
-        let _always = write!(text, "\n[backends.{backend}.connections.{connection}]\n");
-        text.push_str(&binding(request, &backend));
+        let head = format!("[backends.{backend}.connections.{connection}]\n");
+        let mark = if request.optional { "# " } else { "" };
+        text.push('\n');
+        for line in format!("{head}{}", binding(request, &backend)).lines() {
+            let _always = writeln!(text, "{mark}{line}");
+        }
     }
     let _always = write!(
         text,

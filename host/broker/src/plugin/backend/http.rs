@@ -1,16 +1,22 @@
 //! Binds HTTP connections: what the manifest asks for, met with what the operator granted. Opens
-//! nothing.
+//! nothing, except to try an access key.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use claviger_core::name::{BackendName, ConnectionName};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::{BackendError, mismatch};
 use crate::egress::http::{
-    AuthParts, Authenticator, Client, Door, DoorSpec, Grants, HttpAuth, Policy, Reach, Route,
-    SystemResolver,
+    AuthParts, Authenticator, Client, Door, DoorSpec, Grants, HttpAuth, Outgoing, Policy, Reach,
+    Route, SystemResolver,
 };
 use crate::egress::tls;
+use crate::egress::{Failure, FailureKind};
 use crate::issuer::Issuer;
 use crate::plugin::manifest::{Auth, ConnectionRequest};
 use crate::plugin::spec::HttpSpec;
@@ -62,6 +68,37 @@ pub(super) fn connect(
         resolver: Arc::new(SystemResolver),
     })
     .map_err(|error| mismatch(name, error.to_string()))
+}
+
+/// Asks AWS STS whose access key `spec` signs with, which every key may do: the ARN of its owner;
+/// nobody's if STS does not accept the key.
+pub async fn sign_in(spec: HttpSpec) -> Result<Option<String>, Failure> {
+    let wrong = |reason: String| Failure::unsent(FailureKind::InvalidConfig, reason);
+    let route = Route::parse(&spec.address, &spec.reach).map_err(|e| wrong(e.to_string()))?;
+    let tls = tls::client(spec.ca_file.as_deref(), None).map_err(|e| wrong(e.to_string()))?;
+    let authenticator = Authenticator::new(spec.auth, AuthParts::default());
+    let authenticator = authenticator.map_err(|e| wrong(e.to_string()))?;
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+    let mut outgoing = Outgoing {
+        method: Method::POST,
+        path_and_query: "/".to_owned(),
+        headers: HeaderMap::from_iter([(CONTENT_TYPE, form)]),
+        body: Zeroizing::new(WHO_AM_I.as_bytes().to_vec()),
+    };
+    let end = Instant::now() + SIGN_IN_MAX;
+    authenticator.apply(&route, &mut outgoing, end).await?;
+    let client = Client::new(tls, Arc::new(SystemResolver));
+    let answer = client.exchange(&route, outgoing, end).await?;
+    let text = String::from_utf8_lossy(&answer.body);
+    let owner = text.split_once("<Arn>").and_then(|(_, rest)| rest.split_once("</Arn>"));
+    match (answer.status, owner) {
+        (StatusCode::OK, Some((arn, _))) => Ok(Some(arn.to_owned())),
+        (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Ok(None),
+        (status, _) => {
+            let message = format!("STS answered {status} to GetCallerIdentity");
+            Err(Failure::sent(FailureKind::Unavailable, message))
+        }
+    }
 }
 
 /// What grants all that the manifest asks for.
@@ -142,11 +179,15 @@ const fn placeholder(auth: Auth) -> (&'static str, &'static str) {
     }
 }
 
+/// The operation of STS that no policy can deny.
+const WHO_AM_I: &str = "Action=GetCallerIdentity&Version=2011-06-15";
+
+/// As long as a call may take: an STS that takes longer serves no call either.
+const SIGN_IN_MAX: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
-    use zeroize::Zeroizing;
-
     use super::*;
     use crate::config::ConnectionConfig;
 
