@@ -7,14 +7,14 @@ use arc_swap::ArcSwap;
 use claviger_core::ids::ApprovalId;
 use claviger_core::journal::{Entry, Event};
 use claviger_core::policy::PolicySources;
-use claviger_core::ports::{Clock, Journal, JournalError, Ports};
+use claviger_core::ports::{Clock, Journal, JournalError, Policies, Ports};
 use thiserror::Error;
 
 use crate::app::Mode;
-use crate::approvals::{Asked, RequestDigest};
+use crate::approvals::{Asked, Present, RequestDigest};
 use crate::broker::Broker;
 use crate::config::{ConfigError, ConfigFile, Stored, TwoPerson, WithStored};
-use crate::guard;
+use crate::guard::Guards;
 use crate::journal::{RekeyAct, RekeyError, Resealed};
 use crate::plugin::Plugins;
 use crate::policies::{Reconfiguration, Reloaded, clipped};
@@ -30,8 +30,8 @@ pub struct Configuration {
     watching: Watching,
     /// What was opened at the start: a configuration that leads elsewhere waits for a restart.
     confinement: crate::harden::Confinement,
-    /// One reload at a time: each begins with the plugins that the one before left.
-    reloading: tokio::sync::Mutex<()>,
+    /// One reload at a time: each begins with the plugins and the guards that the one before left.
+    reloading: tokio::sync::Mutex<Guards>,
 }
 
 /// What a configuration describes, loaded and checked, in force nowhere.
@@ -50,7 +50,7 @@ impl Configuration {
         confinement: crate::harden::Confinement,
     ) -> Self {
         let current = ArcSwap::new(Arc::clone(&file));
-        let reloading = tokio::sync::Mutex::new(());
+        let reloading = tokio::sync::Mutex::new(Guards::new(mode));
         Self { mode, started: file, current, watching, confinement, reloading }
     }
 
@@ -78,28 +78,28 @@ pub struct Asker {
 /// problem changes nothing.
 pub async fn reload(broker: &Arc<Broker>, asker: Asker) -> Result<Reloaded, JournalError> {
     // On a task of its own: a caller that goes away must not stop it between record and swap.
-    let own = Arc::clone(broker);
+    let (own, who) = (Arc::clone(broker), asker.clone());
     match tokio::spawn(async move { reload_whole(&own, &asker).await }).await {
         Ok(reloaded) => reloaded,
-        Err(panic) => refuse(broker, vec![panic.to_string()]).await,
+        Err(panic) => refuse(broker, &who, vec![panic.to_string()]).await,
     }
 }
 
 async fn reload_whole(broker: &Arc<Broker>, asker: &Asker) -> Result<Reloaded, JournalError> {
     let configuration = &broker.configuration;
-    let _one = configuration.reloading.lock().await;
+    let mut guards = configuration.reloading.lock().await;
     // First, and whatever becomes of the rest: certificates have nothing to do with plugins.
     let of_tls = tls::reload(broker).await;
     let for_reading = Arc::clone(broker);
     let described = tokio::task::spawn_blocking(move || describe(&for_reading)).await;
     let Described { file, plugins, fixed } = match described {
         Ok(Ok(described)) => described,
-        Ok(Err(problems)) => return refuse(broker, problems).await,
-        Err(panic) => return refuse(broker, vec![panic.to_string()]).await,
+        Ok(Err(problems)) => return refuse(broker, asker, problems).await,
+        Err(panic) => return refuse(broker, asker, vec![panic.to_string()]).await,
     };
-    let approver = match approver(broker, &file, asker) {
-        Ok(approver) => approver,
-        Err(problem) => return refuse(broker, vec![problem]).await,
+    let consent = match consent(broker, &guards, &file, asker) {
+        Ok(consent) => consent,
+        Err(problem) => return refuse(broker, asker, vec![problem]).await,
     };
     let waiting: Vec<_> = configuration
         .started
@@ -111,39 +111,72 @@ async fn reload_whole(broker: &Arc<Broker>, asker: &Asker) -> Result<Reloaded, J
     let what = format!("{} sha256 {}", file.path().display(), file.sha256());
     entry.detail = Some(clipped(&[vec![what], waiting.clone()].concat()));
     entry.operator.clone_from(&asker.operator);
-    entry.approver = approver;
+    entry.approver = consent.as_ref().map(|consent| consent.approver.clone());
+    let consent = || consent.map_or(Ok(()), |consent| consent.use_up(broker));
     let swap = || {
+        guards.replaced(configuration.current.load().config(), file.config());
         broker.plugins.replace(plugins);
         configuration.current.store(Arc::new(file));
     };
-    let change = Reconfiguration { fixed, entry, swap };
+    let change = Reconfiguration { fixed, entry, consent, swap };
     let reloaded = broker.policies.reconfigure(broker.journal(), change).await?;
     Ok(with(reloaded, &[of_tls, waiting].concat()))
 }
 
-/// Who approved of what `file` loosens; nobody if it loosens nothing, or nobody need be asked.
-/// INVARIANT (two-persons): bound to the bytes of the file, used up, and by somebody else.
-fn approver(broker: &Broker, file: &ConfigFile, asker: &Asker) -> Result<Option<String>, String> {
+/// A second operator's agreement to what a file loosens, not used up yet.
+struct Consent {
+    id: ApprovalId,
+    approver: String,
+    operator: String,
+    what: String,
+    request: RequestDigest,
+}
+
+impl Consent {
+    /// Uses it up, if it still counts.
+    fn use_up(&self, broker: &Broker) -> Result<(), String> {
+        let policies = broker.policies.current();
+        let present = Present { policies: &policies, now: broker.clock().now() };
+        let Self { operator, what, request, .. } = self;
+        let asked = Asked { operator, what, request: *request };
+        let taken = broker.approvals().take(self.id, &asked, present);
+        taken.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// Who agreed to what `file` loosens; nobody if it loosens nothing, or nobody need be asked.
+/// INVARIANT (two-persons): bound to the bytes of the file, and by somebody else who may approve.
+/// It is used up when the rest of the reload has been found good, and before it is recorded.
+fn consent(
+    broker: &Broker,
+    guards: &Guards,
+    file: &ConfigFile,
+    asker: &Asker,
+) -> Result<Option<Consent>, String> {
     let configuration = &broker.configuration;
-    let loosened = guard::loosened(configuration.current.load().config(), file.config());
+    let loosened = guards.loosened(configuration.current.load().config(), file.config());
     if !configuration.takes_two(TwoPerson::Loosen) || loosened.is_empty() {
         return Ok(None);
     }
     let what = format!("a configuration that loosens guards: {}", loosened.join(", "));
-    let Some(operator) = &asker.operator else {
+    let Some(operator) = asker.operator.clone() else {
         return Err(format!("{what}: it takes two operators, so run `claviger reload`"));
     };
     let request = RequestDigest::of("reload", file.sha256().as_bytes());
-    let (asked, now) = (Asked { operator, what: &what, request }, broker.clock().now());
-    if let Some(id) = asker.approval {
-        let taken = broker.approvals().take(id, &asked, now);
-        return taken.map(Some).map_err(|error| error.to_string());
-    }
-    let waits = broker.approvals().ask(&asked, broker.mint_approval(), now);
-    let id = waits.map_err(|error| error.to_string())?.id;
-    Err(format!(
-        "{what}: have another operator run `claviger approve grant {id}`, then run `claviger reload --approval {id}`"
-    ))
+    let asked = Asked { operator: &operator, what: &what, request };
+    let now = broker.clock().now();
+    let Some(id) = asker.approval else {
+        let waits = broker.approvals().ask(&asked, broker.mint_approval(), now);
+        let id = waits.map_err(|error| error.to_string())?.id;
+        return Err(format!(
+            "{what}: have another operator run `claviger approve grant {id}`, then run `claviger reload --approval {id}`"
+        ));
+    };
+    let policies = broker.policies.current();
+    let present = Present { policies: &policies, now };
+    let approver = broker.approvals().check(id, &asked, present);
+    let approver = approver.map_err(|error| error.to_string())?;
+    Ok(Some(Consent { id, approver, operator, what, request }))
 }
 
 fn describe(broker: &Broker) -> Result<Described, Vec<String>> {
@@ -200,8 +233,13 @@ fn stored(broker: &Broker, file: &ConfigFile) -> Result<Stored, JournalError> {
     runtime.block_on(broker.journal.secrets(names)).map(Stored::Values)
 }
 
-async fn refuse(broker: &Broker, problems: Vec<String>) -> Result<Reloaded, JournalError> {
+async fn refuse(
+    broker: &Broker,
+    asker: &Asker,
+    problems: Vec<String>,
+) -> Result<Reloaded, JournalError> {
     let mut entry = Entry::new(broker.clock().now(), Event::ConfigurationRefused);
+    entry.operator.clone_from(&asker.operator);
     entry.detail = Some(clipped(&problems));
     broker.journal().record(entry).await?;
     Ok(Reloaded::Refused { problems })

@@ -29,6 +29,7 @@ use crate::plugin::{
 use crate::policies::PolicyFolders;
 
 pub use identity::identities;
+pub use plugins::requirement;
 
 /// Loads the plugins and checks every backend against its plugin's manifest. Blocks while it
 /// compiles them.

@@ -112,7 +112,10 @@ impl PolicyStore {
         let _one = self.reloading.lock().await;
         let read = match read_aside(self.folders()).await {
             Ok(read) => read,
-            Err(problems) => return self.refuse(journal, now, problems).await,
+            Err(problems) => {
+                let entry = Entry::new(now, Event::PoliciesRefused);
+                return self.refuse(journal, entry, problems).await;
+            }
         };
         self.problems.store(Arc::new(read.problems.clone()));
         if read.snapshot.digest() == self.current.load().digest() {
@@ -127,24 +130,33 @@ impl PolicyStore {
     pub async fn reconfigure(
         &self,
         journal: &impl Journal,
-        change: Reconfiguration<impl FnOnce() + Send>,
+        change: Reconfiguration<impl FnOnce() -> Result<(), String> + Send, impl FnOnce() + Send>,
     ) -> Result<Reloaded, JournalError> {
         let _one = self.reloading.lock().await;
-        let now = change.entry.at;
-        let folders = PolicyFolders { fixed: change.fixed, ..(*self.folders()).clone() };
+        let Reconfiguration { fixed, entry, consent, swap } = change;
+        let now = entry.at;
+        let folders = PolicyFolders { fixed, ..(*self.folders()).clone() };
         let folders = Arc::new(folders);
         let read = match read_aside(Arc::clone(&folders)).await {
             Ok(read) => read,
-            Err(problems) => return self.refuse(journal, now, problems).await,
+            Err(problems) => {
+                let refused = signed_like(&entry, Event::PoliciesRefused);
+                return self.refuse(journal, refused, problems).await;
+            }
         };
-        journal.record(change.entry).await?;
+        // Only now: what is refused for its own faults uses nobody's agreement up.
+        if let Err(problem) = consent() {
+            let refused = signed_like(&entry, Event::ConfigurationRefused);
+            return self.refuse(journal, refused, vec![problem]).await;
+        }
+        journal.record(entry).await?;
         let is_same = read.snapshot.digest() == self.current.load().digest();
         if !is_same {
             // From here on the journal opens no intent that was decided under the old catalog,
             // so what is swapped first is seen by none of them.
             journal.record(loaded(&read.snapshot, &read.problems, now)).await?;
         }
-        (change.swap)();
+        swap();
         self.problems.store(Arc::new(read.problems.clone()));
         self.put_in_force(read.snapshot);
         self.folders.store(folders);
@@ -189,10 +201,9 @@ impl PolicyStore {
     async fn refuse(
         &self,
         journal: &impl Journal,
-        now: Timestamp,
+        mut entry: Entry,
         problems: Vec<String>,
     ) -> Result<Reloaded, JournalError> {
-        let mut entry = Entry::new(now, Event::PoliciesRefused);
         entry.snapshot = Some(self.current.load().digest());
         entry.detail = Some(clipped(&problems));
         journal.record(entry).await?;
@@ -201,13 +212,23 @@ impl PolicyStore {
 }
 
 /// Another configuration, ready to be put in force.
-pub struct Reconfiguration<F> {
+pub struct Reconfiguration<C, F> {
     /// What the plugins and the configuration offer from now on.
     pub fixed: PolicySources,
     /// What the journal says of it.
     pub entry: Entry,
+    /// Uses up what a second operator agreed to, where it takes one: asked last before the record.
+    pub consent: C,
     /// Puts the plugins in force, between the record and the decisions.
     pub swap: F,
+}
+
+/// The entry of an `event` at whose word `entry` was to be.
+fn signed_like(entry: &Entry, event: Event) -> Entry {
+    let mut signed = Entry::new(entry.at, event);
+    signed.operator.clone_from(&entry.operator);
+    signed.approver.clone_from(&entry.approver);
+    signed
 }
 
 async fn read_aside(folders: Arc<PolicyFolders>) -> Result<Read, Vec<String>> {

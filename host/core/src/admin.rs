@@ -11,7 +11,7 @@ use crate::prompt::PromptDigest;
 use crate::session::Session;
 
 /// Who operates the broker: a proven principal, and what the broker itself knows of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator {
     principal: Principal,
     standing: Standing,

@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use self::gate::{Act, Gate};
+use self::read::Answer;
 use self::revoke::DryRun;
 use super::{convert, status};
 use crate::broker::Broker;
@@ -273,15 +274,12 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::DecideApprovalRequest>,
     ) -> Result<Response<v1::DecideApprovalResponse>, Status> {
-        let id = read::parsed("approval_id", &request.get_ref().approval_id);
-        let id = self.gate.read(request.extensions(), AdminAction::Approve, id).await?;
-        let decision = request.get_ref().decision();
-        let verb = match decision {
-            v1::ApprovalDecision::Grant => "grant",
-            v1::ApprovalDecision::Refuse => "refusal",
-            v1::ApprovalDecision::Unspecified => {
-                return Err(status::invalid("decision", "grant or refuse it"));
-            }
+        let read = read::answer(request.get_ref());
+        let read = self.gate.read(request.extensions(), AdminAction::Approve, read);
+        let (id, answer) = read.await?;
+        let verb = match answer {
+            Answer::Grant => "grant",
+            Answer::Refuse => "refusal",
         };
         let (approvals, now) = (self.broker.approvals(), self.broker.clock().now());
         let found = approvals.find(id, now);
@@ -289,9 +287,9 @@ impl AdminService for Admin {
         let what = what.unwrap_or_else(|_| "not there".to_owned());
         let act = Act::on_broker(AdminAction::Approve, format!("{verb} of `{id}`: {what}"));
         let permit = self.gate.admit(request.extensions(), act).await?;
-        let decided = match decision {
-            v1::ApprovalDecision::Grant => approvals.grant(id, permit.ask().operator.id(), now),
-            _ => approvals.refuse(id, now),
+        let decided = match answer {
+            Answer::Grant => approvals.grant(id, &permit.ask().operator, now),
+            Answer::Refuse => approvals.refuse(id, now),
         };
         decided.map_err(|error| status::of_approval(&error))?;
         Ok(Response::new(v1::DecideApprovalResponse {}))

@@ -151,12 +151,13 @@ pub fn of_approval(error: &ApprovalError) -> Status {
         }
         ApprovalError::Unknown { .. }
         | ApprovalError::Another { .. }
-        | ApprovalError::Granted { .. } => (
+        | ApprovalError::Granted { .. }
+        | ApprovalError::NoLonger { .. } => (
             Code::FailedPrecondition,
             "APPROVAL_VOID",
             "`claviger approve list` shows what waits; ask again without `--approval`",
         ),
-        ApprovalError::TooMany => {
+        ApprovalError::TooManyOfOne | ApprovalError::TooMany => {
             (Code::ResourceExhausted, "TOO_MANY_APPROVALS", "grant or refuse some")
         }
     };

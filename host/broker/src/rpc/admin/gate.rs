@@ -8,10 +8,10 @@ use claviger_core::decide::AdminPermit;
 use claviger_core::flow;
 use claviger_core::flow::admin::AdmitError;
 use claviger_core::journal::Entry;
-use claviger_core::ports::{Clock, Journal, Ports};
+use claviger_core::ports::{Clock, Journal, Policies, Ports};
 use tonic::{Extensions, Status};
 
-use crate::approvals::{Asked, RequestDigest};
+use crate::approvals::{Asked, Present, RequestDigest};
 use crate::authenticate;
 use crate::broker::Broker;
 use crate::rpc::status;
@@ -100,7 +100,9 @@ impl Gate {
         let of_approval = |error| status::of_approval(&error);
         if !unverified_approval.is_empty() {
             let id = super::read::parsed("approval_id", unverified_approval)?;
-            return approvals.take(id, &asked, now).map_err(of_approval);
+            let policies = self.broker.policies().current();
+            let present = Present { policies: &policies, now };
+            return approvals.take(id, &asked, present).map_err(of_approval);
         }
         let waits = approvals.ask(&asked, self.broker.mint_approval(), now);
         let waits = waits.map_err(of_approval)?;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use claviger_core::admin::AdminResource;
+use claviger_core::admin::{AdminResource, Operator};
+use claviger_core::ids::ApprovalId;
 use claviger_core::journal::JournalSeq;
 use claviger_core::policy::PolicyNote;
 use claviger_core::prompt::Role;
@@ -110,7 +111,26 @@ pub fn approval(approval: &Approval) -> v1::Approval {
         operator: approval.operator.clone(),
         what: approval.what.clone(),
         expires_at: Some(convert::timestamp(approval.expires_at)),
-        approver: approval.approver.clone().unwrap_or_default(),
+        approver: approval.approver.as_ref().map(Operator::id).unwrap_or_default().to_owned(),
+    }
+}
+
+/// What the second operator says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To agree.
+    Grant,
+    /// Not to.
+    Refuse,
+}
+
+/// Reads which approval is decided, and how.
+pub fn answer(request: &v1::DecideApprovalRequest) -> Result<(ApprovalId, Answer), Status> {
+    let id = parsed("approval_id", &request.approval_id)?;
+    match request.decision() {
+        v1::ApprovalDecision::Grant => Ok((id, Answer::Grant)),
+        v1::ApprovalDecision::Refuse => Ok((id, Answer::Refuse)),
+        v1::ApprovalDecision::Unspecified => Err(status::invalid("decision", "grant or refuse it")),
     }
 }
 
