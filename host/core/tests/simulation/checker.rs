@@ -197,7 +197,9 @@ fn all_is_permitted_still(world: &World) -> Result<(), String> {
             "leases beyond a budget are active and no longer permitted: {of_roles:?} {of_trees:?}"
         ));
     }
-    for (id, row) in &world.ledger.leases {
+    // A lease of an ended session is for the check of endings.
+    let runs = |id| world.ledger.sessions.get(id).is_some_and(|row| !row.ended);
+    for (id, row) in world.ledger.leases.iter().filter(|(_, row)| runs(&row.session)) {
         let granted = known.grants.contains(&(row.role.as_str(), row.scope.as_str()));
         let within = row.expires_at.since(row.granted_at) <= known.ttl_max;
         if row.state == LeaseState::Active && !(granted && within) {
