@@ -1,6 +1,7 @@
 //! gRPC clients of a broker, as an agent or an operator would hold them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use claviger_proto::v1;
 use claviger_proto::v1::admin_service_client::AdminServiceClient;
@@ -185,6 +186,23 @@ impl Issued {
             .join(" ")
     }
 }
+
+/// The status with which a stream ends that must not end without a word.
+pub async fn last_word<T>(stream: &mut Streaming<T>) -> Status {
+    let to_its_end = async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended without a word"),
+                Err(status) => return status,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, to_its_end).await.expect("the stream ends")
+}
+
+/// Far more than it takes a stream to end; only a failure waits this long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The stable reason in an error's details.
 pub fn reason(status: &Status) -> String {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use claviger_e2e::client::{Agent, journal, reason};
+use claviger_e2e::client::{Agent, journal, last_word, reason};
 use claviger_e2e::pki::{Authority, Certified, connect, handshake, presented};
 use claviger_e2e::poll;
 use claviger_e2e::refusal;
@@ -208,13 +208,7 @@ async fn a_certificate_that_expires_while_its_connection_is_open_loses_its_stand
     let channel = kept;
     let mut watch = agent.watch().await.expect("a stream");
     agent.issue("orders-db/readonly").await.expect("a credential while it is valid");
-    let ended = loop {
-        match watch.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("the stream ended without a word"),
-            Err(status) => break status,
-        }
-    };
+    let ended = last_word(&mut watch).await;
     assert_eq!(reason(&ended), "CERTIFICATE_EXPIRED", "{ended:?}");
     for method in methods("AgentService") {
         let mut metadata = MetadataMap::new();
@@ -228,6 +222,34 @@ async fn a_certificate_that_expires_while_its_connection_is_open_loses_its_stand
     let refused = opens(&remote, Some(&short)).await.expect_err("no new connection either");
     assert_eq!(reason(&refused), "", "{refused:?}");
     opens(&remote, Some(&remote.authority.client(&[AGENT]))).await.expect("a new certificate");
+}
+
+#[tokio::test]
+async fn an_operators_stream_ends_with_the_certificate_that_let_it_in() {
+    let remote = Remote::start().await;
+    let permit = format!(
+        "permit (principal == Operator::{AGENT:?}, action == Action::\"admin::read\", resource);\n"
+    );
+    remote.world.write("policies/auditor.cedar", &permit);
+    let operator = async |client: &Certified| {
+        let ca = remote.authority.pem();
+        let channel = connect(remote.admin_port, &ca, Some(client)).await.expect("connected");
+        AdminServiceClient::new(channel)
+    };
+    let lasting = operator(&remote.authority.client(&[AGENT])).await;
+    poll::until("the permit is in force", || async {
+        lasting.clone().list_plugins(v1::ListPluginsRequest {}).await.ok()
+    })
+    .await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let mut short = operator(&remote.authority.client_until(&[AGENT], now + STANDING)).await;
+    let request = v1::QueryJournalRequest { follow: true, ..Default::default() };
+    let mut entries = short.query_journal(request).await.expect("admitted").into_inner();
+    entries.message().await.expect("the stream is open").expect("an entry");
+    let ended = last_word(&mut entries).await;
+    assert_eq!(reason(&ended), "CERTIFICATE_EXPIRED", "{ended:?}");
+    let refused = short.list_plugins(v1::ListPluginsRequest {}).await.expect_err("expired");
+    assert_eq!(reason(&refused), "CERTIFICATE_EXPIRED", "{refused:?}");
 }
 
 #[tokio::test]

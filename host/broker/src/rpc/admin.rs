@@ -2,12 +2,14 @@
 //! decided by policy, recorded in the journal.
 
 pub mod gate;
+mod lasting;
 mod read;
 mod revoke;
 
 use std::sync::Arc;
 
 use claviger_core::admin::{AdminAction, AdminResource, Selector};
+use claviger_core::decide::AdminPermit;
 use claviger_core::name::PluginName;
 use claviger_core::ports::{Clock, Policies, Ports};
 use claviger_proto::v1;
@@ -15,12 +17,17 @@ use claviger_proto::v1::admin_service_server::AdminService;
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
 use self::gate::{Act, Gate};
+<<<<<<< HEAD
 use self::read::Answer;
+=======
+use self::lasting::{Streamed, Tenure, lasting};
+>>>>>>> 79dd56a (End what operators read as a stream together with what let it in)
 use self::revoke::DryRun;
 use super::{convert, status};
+use crate::authenticate;
 use crate::broker::Broker;
 use crate::config::TwoPerson;
 use crate::configuration;
@@ -34,8 +41,6 @@ pub struct Admin {
     draining: watch::Receiver<bool>,
 }
 
-type Streamed<T> = std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
-
 impl Admin {
     /// The service over `broker`, for its own user, `operator_uids` and whom the policies permit.
     pub fn new(
@@ -45,6 +50,16 @@ impl Admin {
     ) -> Self {
         let gate = Gate::new(Arc::clone(&broker), operator_uids);
         Self { broker, gate, draining }
+    }
+
+    /// What must hold for as long as a stream of the call is told.
+    fn tenure(&self, extensions: &Extensions, permit: &AdminPermit) -> Tenure {
+        Tenure {
+            broker: Arc::clone(&self.broker),
+            ask: permit.ask().clone(),
+            snapshot: permit.snapshot(),
+            proof_ends: authenticate::proof_ends(extensions),
+        }
     }
 }
 
@@ -59,7 +74,8 @@ impl AdminService for Admin {
         let wanted = read::entry_query(request.get_ref());
         let wanted = self.gate.read(request.extensions(), AdminAction::Read, wanted).await?;
         let act = Act::on(read::entries_of(&wanted), AdminAction::Read, "entries of the journal");
-        self.gate.admit(request.extensions(), act).await?;
+        let permit = self.gate.admit(request.extensions(), act).await?;
+        let tenure = self.tenure(request.extensions(), &permit);
         let journal = &self.broker.journal;
         let entries = match request.get_ref().follow {
             true => journal.entries_from_now_on(wanted, self.draining.clone()),
@@ -74,7 +90,7 @@ impl AdminService for Admin {
             }),
             Err(error) => Err(status::of_journal(&error)),
         });
-        Ok(Response::new(Box::pin(entries)))
+        Ok(Response::new(lasting(entries, tenure)))
     }
 
     async fn journal_head(
@@ -102,10 +118,11 @@ impl AdminService for Admin {
         let wanted = read::lease_query(request.get_ref());
         let wanted = self.gate.read(request.extensions(), AdminAction::Read, wanted).await?;
         let act = Act::on(read::leases_of(&wanted), AdminAction::Read, "leases");
-        self.gate.admit(request.extensions(), act).await?;
+        let permit = self.gate.admit(request.extensions(), act).await?;
+        let tenure = self.tenure(request.extensions(), &permit);
         let rows = self.broker.journal.lease_rows(wanted);
         let rows = rows.map(|row| row.as_ref().map(read::lease_row).map_err(status::of_journal));
-        Ok(Response::new(Box::pin(rows)))
+        Ok(Response::new(lasting(rows, tenure)))
     }
 
     async fn retry_lease(
@@ -197,10 +214,11 @@ impl AdminService for Admin {
         let wanted = read::session_query(request.get_ref());
         let wanted = self.gate.read(request.extensions(), AdminAction::Read, wanted).await?;
         let act = Act::on(read::sessions_of(&wanted), AdminAction::Read, "sessions");
-        self.gate.admit(request.extensions(), act).await?;
+        let permit = self.gate.admit(request.extensions(), act).await?;
+        let tenure = self.tenure(request.extensions(), &permit);
         let rows = self.broker.journal.session_rows(wanted);
         let rows = rows.map(|row| row.as_ref().map(read::session_row).map_err(status::of_journal));
-        Ok(Response::new(Box::pin(rows)))
+        Ok(Response::new(lasting(rows, tenure)))
     }
 
     type RevokeStream = Streamed<v1::RevokeResponse>;
@@ -224,6 +242,7 @@ impl AdminService for Admin {
             let (digest, approval) = revoke::digest(request.get_ref());
             approver = Some(self.gate.second(&permit, digest, &approval).await?);
         }
+        let tenure = self.tenure(request.extensions(), &permit);
         let (selector, until, draining) = (parsed.selector, parsed.until, self.draining.clone());
         let revocation = Revocation { selector, permit, approver, until, draining };
         let told = revocation::start(Arc::clone(&self.broker), revocation);
@@ -231,7 +250,8 @@ impl AdminService for Admin {
             Ok(progress) => Ok(revoke::progress(&progress)),
             Err(error) => Err(status::of_journal(&error)),
         });
-        Ok(Response::new(Box::pin(told)))
+        // Who may no longer revoke hears no more of it; what has begun goes on.
+        Ok(Response::new(lasting(told, tenure)))
     }
 
     async fn list_policies(

@@ -106,7 +106,7 @@ pub fn of_open_session(error: &OpenSessionError) -> Status {
 }
 
 /// A session that could not begin although it was permitted.
-pub fn of_begin(error: &BeginError) -> Status {
+fn of_begin(error: &BeginError) -> Status {
     match error {
         BeginError::ParentEnded => {
             plain(Code::Unauthenticated, "NO_SESSION", "open a new session", error)
@@ -121,7 +121,13 @@ pub fn of_begin(error: &BeginError) -> Status {
     }
 }
 
-/// An operator's act that did not begin.
+/// A session that ended while it was being opened.
+pub fn ended_meanwhile() -> Status {
+    let message = "the session ended while it was being opened";
+    plain(Code::Unauthenticated, "NO_SESSION", "open a new session", &message)
+}
+
+/// An operator's act that did not begin, or may not go on.
 pub fn of_admit(error: &AdmitError) -> Status {
     match error {
         AdmitError::Denied { id, denial } => denied(*id, denial),

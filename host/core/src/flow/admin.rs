@@ -1,4 +1,5 @@
-//! How an operator's act begins: decided and recorded, before anything is done.
+//! How an operator's act begins: decided and recorded, before anything is done. And whether one that
+//! lasts may go on.
 
 use thiserror::Error;
 
@@ -7,6 +8,7 @@ use crate::admin::AdminAsk;
 use crate::decide::{AdminPermit, Denial, decide_admin};
 use crate::ids::DenialId;
 use crate::journal::Entry;
+use crate::policy::SnapshotDigest;
 use crate::ports::{Clock, Journal, JournalError, Policies, Ports};
 
 /// Decides on `ask` and makes the decision durable, whichever it is.
@@ -17,12 +19,25 @@ pub async fn admit<P: Ports>(ports: &P, ask: AdminAsk) -> Result<AdminPermit, Ad
             Ok(_) => Ok(permit),
             Err(error) => Err(AdmitError::Unrecorded { permit: Box::new(permit), error }),
         },
-        Err(denial) => {
-            let id = DenialId::mint(now, &random(ports.entropy()));
-            let recorded = ports.journal().record_denial(id, &denial).await;
-            recorded.map_err(AdmitError::Journal)?;
-            Err(AdmitError::Denied { id, denial: Box::new(denial) })
-        }
+        Err(denial) => Err(deny(ports, denial).await),
+    }
+}
+
+/// Decides again on an act that was admitted and lasts, and tells by which policies. That it may go
+/// on is no entry, that it may not is one.
+pub async fn again<P: Ports>(ports: &P, ask: AdminAsk) -> Result<SnapshotDigest, AdmitError> {
+    let now = ports.clock().now();
+    match decide_admin(&ports.policies().current(), ask, now) {
+        Ok(permit) => Ok(permit.snapshot()),
+        Err(denial) => Err(deny(ports, denial).await),
+    }
+}
+
+async fn deny<P: Ports>(ports: &P, denial: Denial) -> AdmitError {
+    let id = DenialId::mint(denial.at, &random(ports.entropy()));
+    match ports.journal().record_denial(id, &denial).await {
+        Ok(_) => AdmitError::Denied { id, denial: Box::new(denial) },
+        Err(error) => AdmitError::Journal(error),
     }
 }
 
