@@ -37,7 +37,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand;
-use claviger_core::ids::IntentId;
+use claviger_core::ids::{IntentId, SessionId};
 use claviger_core::journal::ChainHead;
 use claviger_core::lease::LeaseState;
 use claviger_core::name::{BackendName, ScopeName};
@@ -147,6 +147,11 @@ impl SqliteJournal {
     /// Every session that has not ended, with the hash of its token: for the start.
     pub async fn live_sessions(&self) -> Result<Vec<(KnownToken, Session)>, JournalError> {
         self.readers.read(sessions::running).await
+    }
+
+    /// Whether the session has begun and has not ended.
+    pub async fn is_running(&self, session: SessionId) -> Result<bool, JournalError> {
+        self.readers.read(move |conn| Ok(sessions::running_session(conn, session)?.is_some())).await
     }
 
     /// Streams entries, oldest first, holding no more than a page of them.

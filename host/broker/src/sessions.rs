@@ -10,9 +10,12 @@ use claviger_core::admin::Selector;
 use claviger_core::binding::Binding;
 use claviger_core::ids::SessionId;
 use claviger_core::name::RoleName;
+use claviger_core::ports::JournalError;
 use claviger_core::prompt::PromptDigest;
 use claviger_core::session::{EndCause, KnownToken, Session, TokenHash};
 use claviger_core::time::Timestamp;
+
+use crate::journal::SqliteJournal;
 
 /// All live sessions.
 pub struct Sessions {
@@ -62,10 +65,29 @@ impl Sessions {
         self.len() == 0
     }
 
-    /// A session that has just begun. `false`, and it is not kept, if the one above it has ended
-    /// since: then the journal has ended it too, and who watches it would never hear of that.
+    /// Remembers a session that has just begun. `false`, and it is not kept, if it has ended since:
+    /// whoever ended it told those who were remembered then, and nobody would ever forget it. So
+    /// the journal is asked last: what ends after the answer finds the session here.
+    pub async fn remember(
+        &self,
+        journal: &SqliteJournal,
+        (token, session): (KnownToken, Arc<Session>),
+    ) -> Result<bool, JournalError> {
+        let id = session.id();
+        if !self.insert(token, session) {
+            return Ok(false);
+        }
+        // After an error it stays: nobody has its token, and as a silent one it is ended.
+        if journal.is_running(id).await? {
+            return Ok(true);
+        }
+        self.remove(id);
+        Ok(false)
+    }
+
+    /// `false`, and it is not kept, if the one above it has ended: then so has this one.
     #[must_use]
-    pub fn insert(&self, token: KnownToken, session: Arc<Session>) -> bool {
+    fn insert(&self, token: KnownToken, session: Arc<Session>) -> bool {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(parent) = session.parent()
             && !live.values().any(|other| other.session.id() == parent.session)

@@ -9,7 +9,7 @@ use claviger_core::catalog::{Backend, Scope};
 use claviger_core::decide::{SessionAsk, decide};
 use claviger_core::flow;
 use claviger_core::name::Authorization;
-use claviger_core::ports::{BeginError, Clock, Journal, Policies, Ports};
+use claviger_core::ports::{Clock, Journal, Policies, Ports};
 use claviger_core::session::EndCause;
 use claviger_proto::v1;
 use claviger_proto::v1::agent_service_server::AgentService;
@@ -75,8 +75,10 @@ impl Agent {
         let opened = flow::session::open(&*self.broker, ask, Binding::of(peer)).await;
         self.broker.metrics.session_decided(&opened);
         let opened = opened.map_err(|error| status::of_open_session(&error))?;
-        if !self.broker.sessions.insert(opened.known.clone(), Arc::clone(&opened.session)) {
-            return Err(status::of_begin(&BeginError::ParentEnded));
+        let begun = (opened.known.clone(), Arc::clone(&opened.session));
+        let remembered = self.broker.sessions.remember(&self.broker.journal, begun).await;
+        if !remembered.map_err(|error| status::of_journal(&error))? {
+            return Err(status::ended_meanwhile());
         }
         Ok(Response::new(reply::session(opened, self.heartbeat_grace)))
     }
