@@ -7,23 +7,35 @@
     reason = "a test may panic"
 )]
 
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 use claviger_e2e::broker::{Broker, claviger};
-use claviger_e2e::client::{Agent, admin, journal, reason};
+use claviger_e2e::client::{Agent, admin, channel, journal, last_word, lease_rows, reason};
+use claviger_e2e::pki::connect;
+use claviger_e2e::remote::{AGENT, Remote};
 use claviger_e2e::world::{Settings, World, plugins, sha256_of};
 use claviger_e2e::{other_user, poll};
 use claviger_proto::v1;
+use claviger_proto::v1::admin_service_client::AdminServiceClient;
 use claviger_proto::v1::watch_response::Event;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
 use tokio_stream::StreamExt;
+use tonic::Code;
+use tonic::transport::Channel;
 
 /// Sessions for one requester, and leases in each of them.
 const SESSIONS: usize = 4;
 const LEASES: usize = 50;
+
+/// Agents that begin anew at once: so many that each look finds some.
+const AGENTS: usize = 16;
+
+/// A policy that changes nothing for operators.
+const OTHER: &str = "forbid (principal, action == Action::\"issue\", resource == Scope::\"orders-db/readwrite\");\n";
 
 #[tokio::test]
 async fn one_command_ends_everything_done_for_a_requester_and_nothing_else() {
@@ -135,8 +147,192 @@ async fn a_revocation_ends_what_it_names_and_spares_the_rest() {
             assert_eq!(agent.issue("orders-db/readonly").await.is_ok(), lives, "{kind}");
             let _over = agent.close().await;
         }
-        world.until_no_logins().await;
+        poll::until("nothing is left to revoke", || async {
+            lease_rows(&broker.admin_socket(), &[]).await.is_empty().then_some(())
+        })
+        .await;
     }
+}
+
+#[tokio::test]
+async fn a_revocation_follows_what_had_ended_before_it_until_it_is_gone() {
+    let world = World::new();
+    let broker = Broker::start(&world).await;
+    let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
+    for _ in 0..2 {
+        agent.issue("orders-db/readonly").await.expect("a credential");
+    }
+    // The backend is down, and the agent closes its session before anybody can end it.
+    world.postgres.stop();
+    assert_eq!(agent.close().await.expect("closed").leases_due, 2);
+    let me = format!("unix:{}", rustix::process::geteuid().as_raw());
+    for target in [
+        &["session", agent.session.as_str()] as &[&str],
+        &["role", "support-triage"],
+        &["requester", me.as_str()],
+        &["workload", me.as_str()],
+        &["backend", "orders-db"],
+        &["everything"],
+    ] {
+        let args = [&["revoke"] as &[&str], target].concat();
+        let (code, told, _) = run(claviger(&broker, &[&args as &[&str], &["--dry-run"]].concat()));
+        assert!(code == 0 && told.contains("0 sessions, 2 leases"), "{target:?}: {told}");
+        let hurried = [&args as &[&str], &["--yes", "--no-wait"]].concat();
+        let (code, told, said) = run(claviger(&broker, &hurried));
+        assert_eq!(code, 0, "{target:?}: {told} {said}");
+        assert!(told.contains("0 sessions ended; 0 of 2 leases gone"), "{target:?}: {told}");
+    }
+
+    let mut command = claviger(&broker, &["revoke", "requester", &me, "--yes"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().expect("claviger starts");
+    let mut said = BufReader::new(running.stderr.take().expect("piped"));
+    let mut line = String::new();
+    said.read_line(&mut line).expect("it says how far it has come");
+    assert!(line.contains("0 sessions ended; 0 of 2 leases gone"), "{line}");
+    world.postgres.start_again();
+    said.read_to_string(&mut line).expect("it ends");
+    let mut told = String::new();
+    let mut output = running.stdout.take().expect("piped");
+    output.read_to_string(&mut told).expect("it ends");
+    assert_eq!(running.wait().expect("waited").code(), Some(0), "{told} {line}");
+    assert!(told.contains("0 sessions ended; 2 of 2 leases gone"), "{told}");
+    assert_eq!(world.logins(), Vec::<String>::new(), "when the command says so, it is so");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_begins_anew_makes_a_revocation_say_that_it_is_not_complete() {
+    let world = World::new();
+    let broker = Broker::start(&world).await;
+    let channel = channel(&broker.socket()).await;
+    let mut agents: JoinSet<()> = JoinSet::new();
+    for _ in 0..AGENTS {
+        let channel = channel.clone();
+        agents.spawn(async move {
+            loop {
+                let _refused_in_the_end =
+                    Agent::open_on(channel.clone(), "support-triage", None).await;
+            }
+        });
+    }
+    let revoke = || {
+        let command = claviger(&broker, &["revoke", "everything", "--yes", "-o", "json"]);
+        let (code, told, said) = run(command);
+        let told: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told} {said}"));
+        (code, told, said)
+    };
+    poll::until("the agents have begun", || {
+        let listed = run(claviger(&broker, &["session", "list", "-o", "json"]));
+        std::future::ready((!listed.1.is_empty()).then_some(()))
+    })
+    .await;
+    let (code, told, said) = revoke();
+    assert_eq!((code, &told["still_beginning"]), (1, &true.into()), "{told} {said}");
+    let policy = "forbid (principal, action == Action::\"open_session\", resource);";
+    assert!(said.contains("new sessions may begin") && said.contains(policy), "{said}");
+    let outcome = last_outcome(&broker).await;
+    assert!(outcome.ends_with("; not complete: new sessions keep beginning"), "{outcome}");
+
+    // The advice helps.
+    world.write("policies/no-more.cedar", policy);
+    poll::until("the policy is in force", || async {
+        let refused = Agent::open(&broker.socket(), "support-triage").await.err()?;
+        (refused.code() == Code::PermissionDenied).then_some(())
+    })
+    .await;
+    let (code, told, said) = revoke();
+    assert_eq!((code, &told["still_beginning"]), (0, &false.into()), "{told} {said}");
+    let outcome = last_outcome(&broker).await;
+    assert!(!outcome.contains("not complete"), "{outcome}");
+}
+
+/// What the journal says the last revocation came to.
+async fn last_outcome(broker: &Broker) -> String {
+    let request = v1::QueryJournalRequest { action: "admin::revoke".into(), ..Default::default() };
+    let entries = journal(&broker.admin_socket(), request).await;
+    let last = entries.last().expect("an entry");
+    last["detail"].as_str().expect("a sentence").to_owned()
+}
+
+/// An operator by a certificate, who may do what `policy` says and nothing else.
+async fn certified(remote: &Remote, policy: &str) -> AdminServiceClient<Channel> {
+    remote.world.write("policies/auditor.cedar", policy);
+    let client = remote.authority.client(&[AGENT]);
+    let channel = connect(remote.admin_port, &remote.authority.pem(), Some(&client)).await;
+    let operator = AdminServiceClient::new(channel.expect("connected"));
+    poll::until("the permit is in force", || async {
+        operator.clone().list_plugins(v1::ListPluginsRequest {}).await.ok()
+    })
+    .await;
+    operator
+}
+
+#[tokio::test]
+async fn what_an_operator_follows_ends_when_it_is_no_longer_permitted() {
+    let remote = Remote::start().await;
+    let permit = format!(
+        "permit (principal == Operator::{AGENT:?}, action == Action::\"admin::read\", resource);\n"
+    );
+    let forbid = format!(
+        "@id(\"left\") @reason(\"has left\")\n\
+         forbid (principal == Operator::{AGENT:?}, action == Action::\"admin::read\", resource);\n"
+    );
+    let cases = [
+        // The permit is gone, or a policy forbids what it permits.
+        ("policies/auditor.cedar", "", "NO_PERMIT"),
+        ("policies/left.cedar", forbid.as_str(), "FORBIDDEN"),
+    ];
+    for (number, (file, text, code)) in (1..).zip(cases) {
+        let mut operator = certified(&remote, &permit).await;
+        let request = v1::QueryJournalRequest { last: 1, follow: true, ..Default::default() };
+        let mut entries = operator.query_journal(request).await.expect("admitted").into_inner();
+        entries.message().await.expect("the stream is open").expect("an entry");
+        // A change that takes nothing from it is read like any other entry.
+        let other = format!("@id(\"other-{number}\") {OTHER}");
+        remote.world.write("policies/other.cedar", &other);
+        loop {
+            let entry = entries.message().await.expect("it goes on").expect("an entry");
+            if entry.json.contains("policies-loaded") {
+                break;
+            }
+        }
+        remote.world.write(file, text);
+        let ended = last_word(&mut entries).await;
+        assert_eq!(reason(&ended), code, "{ended:?}");
+        let denied = v1::QueryJournalRequest {
+            event: "denied".into(),
+            operator: AGENT.into(),
+            code: code.into(),
+            last: 1,
+            ..Default::default()
+        };
+        let denied = journal(&remote.broker.admin_socket(), denied).await;
+        assert_eq!(denied[0]["detail"].as_str(), Some(ended.message()), "the end is an entry");
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_goes_on_when_its_operator_may_hear_no_more_of_it() {
+    let remote = Remote::start().await;
+    let may = |actions: &str| {
+        format!("permit (principal == Operator::{AGENT:?}, action in [{actions}], resource);\n")
+    };
+    let both = may("Action::\"admin::read\", Action::\"admin::revoke\"");
+    let mut operator = certified(&remote, &both).await;
+    let agent = Agent::open(&remote.broker.socket(), "support-triage").await.expect("a session");
+    agent.issue("orders-db/readonly").await.expect("a credential");
+    remote.world.postgres.stop();
+    let selector = v1::revoke_request::Selector::Everything(v1::Everything {});
+    let request = v1::RevokeRequest { selector: Some(selector), ..Default::default() };
+    let mut told = operator.revoke(request).await.expect("admitted").into_inner();
+    told.message().await.expect("the stream is open").expect("how far it has come");
+    remote.world.write("policies/auditor.cedar", &may("Action::\"admin::read\""));
+    let ended = last_word(&mut told).await;
+    assert_eq!(reason(&ended), "NO_PERMIT", "{ended:?}");
+    let refused = agent.issue("orders-db/readonly").await.expect_err("the session is over");
+    assert_eq!(reason(&refused), "NO_SESSION");
+    remote.world.postgres.start_again();
+    remote.world.until_no_logins().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! An operator's revocation from the first look to the last credential: ends what is selected, a
 //! batch at a time, looks again for what began meanwhile, and follows the leases until they are
-//! gone. Who may revoke has been decided before.
+//! gone, whoever made them due. Who may revoke has been decided before.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::broker::Broker;
-use crate::journal::{ENDED_AT_ONCE, Ended, JournalNews, LeaseSeen, Word};
+use crate::journal::{ENDED_AT_ONCE, Ended, JournalNews, LeaseSeen, SqliteJournal, Word};
 
 /// A revocation that was permitted.
 pub struct Revocation {
@@ -45,6 +45,8 @@ pub enum Until {
 /// Where a revocation stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// Nothing was ended: this is what would.
+    WouldEnd,
     /// Sessions are being ended.
     Ending,
     /// Everything has fallen due.
@@ -74,6 +76,21 @@ pub struct Progress {
     pub failing: u64,
     /// When the last lapsing one expires.
     pub lapsed_at: Option<Timestamp>,
+    /// Whether the last look still found something to end, so that more may have begun since.
+    pub still_beginning: bool,
+}
+
+/// What a revocation would find now.
+pub async fn outlook(
+    journal: &SqliteJournal,
+    selector: Selector,
+) -> Result<Progress, JournalError> {
+    let sessions = journal.selected_sessions(selector.clone()).await?;
+    let mut tally = Tally { sessions_matched: count(sessions.len()), ..Tally::default() };
+    for lease in journal.unsettled_of(selector).await? {
+        tally.set(lease);
+    }
+    Ok(tally.progress(Stage::WouldEnd))
 }
 
 /// Begins. What has begun goes on when nobody listens any more; only the telling ends.
@@ -107,6 +124,7 @@ struct Run {
 impl Run {
     async fn whole(&mut self) -> Result<(), JournalError> {
         let ended = self.end_all().await;
+        self.tally.still_beginning = matches!(ended, Ok(LastLook::FoundMore));
         // Recorded also when the journal failed half-way: what has ended has ended.
         let recorded = self.record_outcome(&ended).await;
         ended.and(recorded)?;
@@ -118,9 +136,12 @@ impl Run {
         Ok(())
     }
 
-    /// Looks until a look finds nothing: an agent that is told of its end may at once begin anew.
-    async fn end_all(&mut self) -> Result<(), JournalError> {
+    /// Looks until a look finds nothing, [`LOOKS_MAX`] times at most: an agent that is told of its
+    /// end may at once begin anew.
+    async fn end_all(&mut self) -> Result<LastLook, JournalError> {
         for _ in 0..LOOKS_MAX {
+            // Before each look, so that what ends by itself between the two is followed, too.
+            self.find_unsettled().await?;
             let found = match &self.revocation.selector {
                 Selector::Backend(backend) => {
                     let leases = self.broker.journal.leases_on(backend.clone()).await?;
@@ -134,14 +155,25 @@ impl Run {
                 }
             };
             if found == 0 {
-                break;
+                return Ok(LastLook::Empty);
             }
         }
+        Ok(LastLook::FoundMore)
+    }
+
+    /// What fell due before counts like what falls due now: an earlier revocation may have been
+    /// interrupted, or the agent may have closed its session a moment ago, and the backend may be
+    /// down. Only what is gone is gone.
+    async fn find_unsettled(&mut self) -> Result<(), JournalError> {
+        let selector = self.revocation.selector.clone();
+        for lease in self.broker.journal.unsettled_of(selector).await? {
+            self.tally.set(lease);
+        }
+        self.mention(Stage::Ending);
         Ok(())
     }
 
-    /// By the journal, and by memory: a session that began a moment ago may have ended before it
-    /// was remembered, and would be remembered for ever.
+    /// By the journal, and by memory, which forgets with it.
     async fn selected(&self, selector: Selector) -> Result<Vec<SessionId>, JournalError> {
         let remembered = self.broker.sessions.selected(&selector);
         let recorded = self.broker.journal.selected_sessions(selector).await?;
@@ -187,20 +219,17 @@ impl Run {
     fn take(&mut self, ended: &Ended) {
         self.tally.sessions_ended += count(ended.sessions.len());
         for lease in &ended.leases {
-            self.tally.set(*lease);
+            let attempts = self.tally.leases.get(&lease.id).map_or(0, |seen| seen.attempts);
+            self.tally.set(LeaseSeen { attempts, ..*lease });
         }
         self.mention(Stage::Ending);
     }
 
-    async fn record_outcome(&self, ended: &Result<(), JournalError>) -> Result<(), JournalError> {
-        let (sessions, leases) = (self.tally.sessions_ended, self.tally.leases.len());
-        let mut what = format!(
-            "{}: {sessions} sessions ended, {leases} leases to be revoked",
-            self.revocation.selector
-        );
-        if let Err(error) = ended {
-            what.push_str(&format!("; not complete: {error}"));
-        }
+    async fn record_outcome(
+        &self,
+        ended: &Result<LastLook, JournalError>,
+    ) -> Result<(), JournalError> {
+        let what = outcome(&self.revocation.selector, &self.tally, ended);
         let now = self.broker.clock().now();
         let mut entry = Entry::operator_outcome(&self.revocation.permit, what, now);
         self.word.sign(&mut entry);
@@ -250,6 +279,15 @@ impl Run {
     }
 }
 
+/// What the last look came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LastLook {
+    /// It found nothing more to end.
+    Empty,
+    /// It found something, which was ended; but more may have begun since.
+    FoundMore,
+}
+
 /// What has been found and where it stands.
 #[derive(Default)]
 struct Tally {
@@ -258,6 +296,7 @@ struct Tally {
     leases: HashMap<IntentId, LeaseSeen>,
     /// How many of them [`waits`] says wait; counted along, since there may be a hundred thousand.
     waiting: usize,
+    still_beginning: bool,
 }
 
 impl Tally {
@@ -292,8 +331,33 @@ impl Tally {
             stuck: of(|lease| lease.state == LeaseState::Stuck),
             failing: of(|lease| waits(lease.state) && lease.attempts > 0),
             lapsed_at: lapsing.map(|lease| lease.expires_at).max(),
+            still_beginning: self.still_beginning,
         }
     }
+}
+
+/// What a revocation came to, for the journal.
+fn outcome(selector: &Selector, tally: &Tally, ended: &Result<LastLook, JournalError>) -> String {
+    let Progress { sessions_ended, leases, stuck, lapsing, .. } = tally.progress(Stage::Ending);
+    let mut what =
+        format!("{selector}: {sessions_ended} sessions ended, {leases} leases to be revoked");
+    if stuck > 0 {
+        what.push_str(&format!(", {stuck} of them stuck"));
+    }
+    if lapsing > 0 {
+        what.push_str(&format!(", {lapsing} of them can only expire"));
+    }
+    match (ended, selector) {
+        (Ok(LastLook::Empty), _) => {}
+        (Ok(LastLook::FoundMore), Selector::Backend(_)) => {
+            what.push_str("; not complete: new leases keep beginning");
+        }
+        (Ok(LastLook::FoundMore), _) => {
+            what.push_str("; not complete: new sessions keep beginning");
+        }
+        (Err(error), _) => what.push_str(&format!("; not complete: {error}")),
+    }
+    what
 }
 
 /// Whether the worker, or the plugin's answer, will move the lease on by itself and soon.
@@ -317,8 +381,8 @@ async fn breath() {
 /// Progress messages that wait for a slow reader; each replaces the one before.
 const PROGRESS_QUEUED_MAX: usize = 8;
 
-/// An agent that begins anew whenever it is ended must not keep its operator for ever. Whoever
-/// wants it to stop needs a policy that forbids it.
+/// An agent that begins anew whenever it is ended must not keep its operator for ever. After so many
+/// looks the operator is told that it is not complete: to stop it takes a policy that forbids it.
 const LOOKS_MAX: usize = 16;
 
 /// A full queue empties in a fifth of a second; for a kill switch it is worth trying for longer.

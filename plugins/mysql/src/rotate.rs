@@ -10,7 +10,8 @@ pub fn own_password(admin: &Connection, secret: &Secret) -> Result<(), Error> {
     let account = rows.first().and_then(|row| row.first().cloned().flatten());
     let parts = account.as_deref().and_then(|account| account.rsplit_once('@'));
     let Some((user, host)) = parts else {
-        let message = "the server does not say whose password it is: look at `SELECT CURRENT_USER()`";
+        let message =
+            "the server does not say whose password it is: look at `SELECT CURRENT_USER()`";
         return Err(Error::new(ErrorKind::Other, message));
     };
     let alter = Sql::new("ALTER USER ").literal(user).text("@").literal(host);

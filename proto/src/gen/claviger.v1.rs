@@ -1620,7 +1620,7 @@ pub struct RevokeResponse {
     /// Sessions that were ended, with the child sessions that ended with them.
     #[prost(uint64, tag = "3")]
     pub sessions_ended: u64,
-    /// Leases that were in no final state when they matched.
+    /// Leases that were in no final state when they matched, also of sessions that had ended before.
     #[prost(uint64, tag = "4")]
     pub leases_matched: u64,
     /// Of these: revoked or expired by now.
@@ -1641,6 +1641,10 @@ pub struct RevokeResponse {
     /// Of a dry run: some of the sessions that would end, at most 100.
     #[prost(message, repeated, tag = "10")]
     pub sessions: ::prost::alloc::vec::Vec<SessionRow>,
+    /// Not complete: after several looks the last one still found something to end. New sessions, or
+    /// leases on the backend, keep beginning until a policy refuses them.
+    #[prost(bool, tag = "11")]
+    pub still_beginning: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListPoliciesRequest {}

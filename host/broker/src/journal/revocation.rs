@@ -10,15 +10,14 @@ use claviger_core::name::BackendName;
 use claviger_core::ports::JournalError;
 use claviger_core::session::EndCause;
 use claviger_core::time::Timestamp;
-use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, Row};
 
 use super::SqliteJournal;
 use super::fault::Fault;
 use super::leases::unsettled;
 use super::ledger::Ledger;
 use super::port::{By, Ending, end_session};
-use super::rows::parsed;
+use super::rows::{moment, named, parsed};
 
 /// At whose word something ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +69,7 @@ pub struct LeaseSeen {
 }
 
 impl SqliteJournal {
-    /// The live sessions that `selector` selects.
+    /// The live sessions that `selector` selects. Those below them end with them.
     pub async fn selected_sessions(
         &self,
         selector: Selector,
@@ -108,30 +107,53 @@ impl SqliteJournal {
         self.readers.read(move |conn| seen(conn, &leases)).await
     }
 
-    /// How many leases of these sessions are in no final state.
-    pub async fn unsettled_leases(&self, sessions: Vec<SessionId>) -> Result<u64, JournalError> {
-        self.readers.read(move |conn| count_unsettled(conn, &sessions)).await
+    /// The leases in no final state of what `selector` selects: also of sessions that have ended,
+    /// and of those below one that is selected. Whoever ended them, their credentials may work still.
+    pub async fn unsettled_of(&self, selector: Selector) -> Result<Vec<LeaseSeen>, JournalError> {
+        self.readers.read(move |conn| unsettled_of(conn, &selector)).await
     }
 }
 
 fn selected(conn: &Connection, selector: &Selector) -> Result<Vec<SessionId>, Fault> {
-    let (condition, value) = match selector {
-        Selector::Session(id) => ("id = ?", id.to_string()),
-        Selector::Role(role) => ("role = ?", role.to_string()),
-        Selector::Requester(id) => ("requester = ?", id.clone()),
-        Selector::Workload(id) => ("json_extract(principal, '$.id') = ?", id.clone()),
-        Selector::Prompt(digest) => ("prompt_digest = ?", digest.to_string()),
-        Selector::Everything => ("? = ''", String::new()),
+    let condition = match selector {
+        Selector::Session(_) => "id = ?",
+        Selector::Role(_) => "role = ?",
+        Selector::Requester(_) => "requester = ?",
+        Selector::Workload(_) => "json_extract(principal, '$.id') = ?",
+        Selector::Prompt(_) => "prompt_digest = ?",
+        Selector::Everything => "? = ''",
         Selector::Backend(_) => return Ok(Vec::new()),
     };
     let sql = format!("SELECT id FROM sessions WHERE ended_at IS NULL AND {condition} ORDER BY id");
     let mut statement = conn.prepare_cached(&sql)?;
-    let mut rows = statement.query([value])?;
+    let mut rows = statement.query([value_of(selector)])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(parsed(row, "id")?);
     }
     Ok(found)
+}
+
+fn unsettled_of(conn: &Connection, selector: &Selector) -> Result<Vec<LeaseSeen>, Fault> {
+    let mut statement = conn.prepare_cached(&sql_unsettled_of(selector))?;
+    let mut rows = statement.query([value_of(selector)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read_seen(row)?);
+    }
+    Ok(found)
+}
+
+/// What the one parameter of a statement about `selector` stands for.
+fn value_of(selector: &Selector) -> String {
+    match selector {
+        Selector::Session(id) => id.to_string(),
+        Selector::Role(role) => role.to_string(),
+        Selector::Requester(id) | Selector::Workload(id) => id.clone(),
+        Selector::Prompt(digest) => digest.to_string(),
+        Selector::Backend(backend) => backend.to_string(),
+        Selector::Everything => String::new(),
+    }
 }
 
 fn on_backend(conn: &Connection, backend: &BackendName) -> Result<Vec<IntentId>, Fault> {
@@ -219,31 +241,58 @@ fn seen(conn: &Connection, leases: &[IntentId]) -> Result<Vec<LeaseSeen>, Fault>
     for id in leases {
         let mut rows = statement.query([id.to_string()])?;
         if let Some(row) = rows.next()? {
-            found.push(LeaseSeen {
-                id: *id,
-                state: super::rows::named(row, "state")?,
-                attempts: row.get("attempts")?,
-                expires_at: super::rows::moment(row, "expires_at")?,
-            });
+            found.push(read_seen(row)?);
         }
     }
     Ok(found)
 }
 
-fn count_unsettled(conn: &Connection, sessions: &[SessionId]) -> Result<u64, Fault> {
-    let mut total = 0;
-    for chunk in sessions.chunks(ENDED_AT_ONCE) {
-        let marks = vec!["?"; chunk.len()].join(", ");
-        let sql = format!(
-            "SELECT count(*) FROM leases
-             WHERE session IN ({marks}) AND state NOT IN ('revoked', 'expired')"
-        );
-        let ids = chunk.iter().map(|id| Value::Text(id.to_string()));
-        let count: i64 = conn.query_row(&sql, params_from_iter(ids), |row| row.get(0))?;
-        total += u64::try_from(count).unwrap_or(0);
-    }
-    Ok(total)
+fn read_seen(row: &Row<'_>) -> Result<LeaseSeen, Fault> {
+    Ok(LeaseSeen {
+        id: parsed(row, "id")?,
+        state: named(row, "state")?,
+        attempts: row.get("attempts")?,
+        expires_at: moment(row, "expires_at")?,
+    })
 }
+
+/// The leases in no final state of what `selector` selects. Through the index over these, however
+/// many settled ones and ended sessions there are. Requester and workload are the same all the way
+/// down; by session, role and prompt file, what is below a selected session ends with it.
+pub(super) fn sql_unsettled_of(selector: &Selector) -> String {
+    let (sessions, condition) = match selector {
+        Selector::Session(_) => (
+            "",
+            "(leases.session = ?1 OR EXISTS (
+                 SELECT 1 FROM json_each(leases.ancestors) AS above
+                 WHERE above.value ->> '$.session' = ?1))",
+        ),
+        Selector::Role(_) => (
+            "",
+            "(leases.role = ?1 OR EXISTS (
+                 SELECT 1 FROM json_each(leases.ancestors) AS above
+                 WHERE above.value ->> '$.role' = ?1))",
+        ),
+        Selector::Prompt(_) => (
+            "",
+            "(leases.prompt_digest = ?1 OR EXISTS (
+                 SELECT 1 FROM json_each(leases.ancestors) AS above
+                     CROSS JOIN sessions ON sessions.id = above.value ->> '$.session'
+                 WHERE sessions.prompt_digest = ?1))",
+        ),
+        Selector::Requester(_) => (WITH_SESSIONS, "sessions.requester = ?1"),
+        Selector::Workload(_) => (WITH_SESSIONS, "json_extract(sessions.principal, '$.id') = ?1"),
+        Selector::Backend(_) => ("", "leases.backend = ?1"),
+        Selector::Everything => ("", "?1 = ''"),
+    };
+    format!(
+        "SELECT leases.id, leases.state, leases.attempts, leases.expires_at
+         FROM leases INDEXED BY leases_unsettled {sessions}
+         WHERE leases.state NOT IN ('revoked', 'expired') AND {condition}"
+    )
+}
+
+const WITH_SESSIONS: &str = "CROSS JOIN sessions ON sessions.id = leases.session";
 
 /// How many sessions end, or leases fall due, in one job of the writer. Others wait for it: with
 /// ten leases in each session that is about 10 ms.

@@ -6,6 +6,7 @@ mod opening;
 mod outages;
 mod queries;
 mod rekeying;
+mod revocation;
 mod secrecy;
 mod secrets;
 mod trees;

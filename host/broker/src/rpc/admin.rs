@@ -20,11 +20,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status};
 
 use self::gate::{Act, Gate};
-<<<<<<< HEAD
-use self::read::Answer;
-=======
 use self::lasting::{Streamed, Tenure, lasting};
->>>>>>> 79dd56a (End what operators read as a stream together with what let it in)
+use self::read::Answer;
 use self::revoke::DryRun;
 use super::{convert, status};
 use crate::authenticate;

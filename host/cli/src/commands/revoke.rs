@@ -80,6 +80,8 @@ struct RevocationView {
     leases_failing: u64,
     /// RFC 3339; empty if nothing is lapsing.
     lapsed_at: String,
+    /// The last look still found something new: it is not complete.
+    still_beginning: bool,
     /// Of a dry run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sessions: Vec<SessionRowView>,
@@ -97,12 +99,14 @@ impl From<RevokeResponse> for RevocationView {
             leases_stuck: told.leases_stuck,
             leases_failing: told.leases_failing,
             lapsed_at: moment(told.lapsed_at),
+            still_beginning: told.still_beginning,
             sessions: told.sessions.into_iter().map(SessionRowView::from).collect(),
         }
     }
 }
 
-/// Shows what would end, asks, ends it. Exit code 1 if something is not gone at the end.
+/// Shows what would end, asks, ends it. Exit code 1 if something is not gone at the end, or keeps
+/// beginning anew.
 pub async fn run(context: &Context, args: RevokeArgs) -> Result<Exit, Failure> {
     let is_json = context.printer.is_json()?;
     let mut client = client::admin(&context.connection).await?;
@@ -131,8 +135,8 @@ pub async fn run(context: &Context, args: RevokeArgs) -> Result<Exit, Failure> {
     } else {
         context.printer.text(&outcome(&last))?;
     }
-    if done && let Some(advice) = advice(&args.target) {
-        context.printer.note(&advice);
+    if done {
+        context.printer.note(&advice(&args.target));
     }
     Ok(exit)
 }
@@ -179,7 +183,16 @@ fn show_preview(printer: Printer, preview: RevokeResponse, to: To) -> Result<(),
     let (sessions, leases) = (preview.sessions_matched, preview.leases_matched);
     let named = u64::try_from(preview.sessions.len()).unwrap_or(u64::MAX);
     let rows: Vec<_> = preview.sessions.into_iter().map(SessionRowView::from).collect();
-    let sum = format!("would end: {sessions} sessions, {leases} leases");
+    let mut sum = format!("would end: {sessions} sessions, {leases} leases");
+    for (leases, what) in [
+        (preview.leases_failing, "fail and are tried again"),
+        (preview.leases_stuck, "are stuck"),
+        (preview.leases_lapsing, "can only expire"),
+    ] {
+        if leases > 0 {
+            sum.push_str(&format!("; {leases} of them {what}"));
+        }
+    }
     if to == To::Stdout {
         if !rows.is_empty() {
             printer.table(&session_table(&rows))?;
@@ -265,38 +278,51 @@ fn outcome(told: &RevokeResponse) -> String {
             told.leases_stuck
         ));
     }
+    if told.still_beginning {
+        text.push_str("not complete: what matches keeps beginning anew, and goes on\n");
+    }
     text
 }
 
-/// All that matched must be gone, unless nobody waited for it.
+/// All that matched must be gone, unless nobody waited for it, and nothing may begin anew meanwhile.
 fn exit_of(told: &RevokeResponse, args: &RevokeArgs) -> Exit {
-    let gone = told.stage() == RevokeStage::Done
-        && (args.no_wait || told.leases_gone == told.leases_matched);
-    if gone { Exit::OK } else { Exit::FAILURE }
+    let gone = args.no_wait || told.leases_gone == told.leases_matched;
+    let complete = told.stage() == RevokeStage::Done && !told.still_beginning;
+    if gone && complete { Exit::OK } else { Exit::FAILURE }
 }
 
 /// How to keep it from beginning anew: that is for a policy to say.
-fn advice(target: &Target) -> Option<String> {
+fn advice(target: &Target) -> String {
     let condition = match target {
         Target::Requester(of) => {
-            format!("when {{ context.requester == Requester::{:?} }}", of.name)
+            format!(" when {{ context.requester == Requester::{:?} }}", of.name)
         }
-        Target::Workload(of) => format!("when {{ principal == Workload::{:?} }}", of.name),
-        Target::Role(of) => format!("when {{ resource == Role::{:?} }}", of.name),
-        Target::Session(_) | Target::Backend(_) | Target::Prompt(_) | Target::Everything => {
-            return None;
+        Target::Workload(of) => format!(" when {{ principal == Workload::{:?} }}", of.name),
+        Target::Role(of) => format!(" when {{ resource == Role::{:?} }}", of.name),
+        Target::Everything => String::new(),
+        // Policies know neither single sessions nor the bytes of prompt files.
+        Target::Session(_) => {
+            " when { context.requester == Requester::\"<its requester>\" }".to_owned()
+        }
+        Target::Prompt(_) => " when { resource == Role::\"<its role>\" }".to_owned(),
+        Target::Backend(of) => {
+            return format!(
+                "new leases may begin: to refuse them, add the policy forbid (principal, action == Action::\"issue\", resource in Backend::{:?});",
+                of.name
+            );
         }
     };
-    Some(format!(
-        "new sessions may begin: to refuse them, add the policy forbid (principal, action == Action::\"open_session\", resource) {condition};"
-    ))
+    format!(
+        "new sessions may begin: to refuse them, add the policy forbid (principal, action == Action::\"open_session\", resource){condition};"
+    )
 }
 
 /// A screenful.
 const ASKED_ABOUT_MAX: usize = 20;
 
 const EXAMPLES: &str = "\
-Exit code 0 if all that matched is gone, 1 if something is stuck or can only expire.
+Exit code 0 if all that matched is gone, also what had ended before, 1 if something is stuck, can
+only expire, or keeps beginning anew.
 
 Examples:
   claviger revoke requester oidc:corp:alice --reason 'has left'
@@ -329,6 +355,7 @@ mod tests {
             (told(10, 0, 0), Exit::OK),
             (told(9, 1, 0), Exit::FAILURE),
             (told(9, 0, 1), Exit::FAILURE),
+            (RevokeResponse { still_beginning: true, ..told(10, 0, 0) }, Exit::FAILURE),
             // The stream ended early: the broker stopped.
             (
                 RevokeResponse { stage: RevokeStage::Following.into(), ..told(10, 0, 0) },
@@ -337,7 +364,27 @@ mod tests {
         ] {
             assert_eq!(exit_of(&told, &args()), expect, "{told:?}");
         }
-        assert_eq!(exit_of(&told(0, 0, 0), &RevokeArgs { no_wait: true, ..args() }), Exit::OK);
+        let hurried = RevokeArgs { no_wait: true, ..args() };
+        assert_eq!(exit_of(&told(0, 0, 0), &hurried), Exit::OK);
+        let anew = RevokeResponse { still_beginning: true, ..told(0, 0, 0) };
+        assert_eq!(exit_of(&anew, &hurried), Exit::FAILURE);
+    }
+
+    #[test]
+    fn after_every_target_it_says_how_to_refuse_what_comes_next() {
+        let named = || Named { name: "x".to_owned() };
+        for (target, expect) in [
+            (Target::Session(named()), "Requester::\"<its requester>\""),
+            (Target::Role(named()), "when { resource == Role::\"x\" };"),
+            (Target::Requester(named()), "when { context.requester == Requester::\"x\" };"),
+            (Target::Workload(named()), "when { principal == Workload::\"x\" };"),
+            (Target::Prompt(named()), "Role::\"<its role>\""),
+            (Target::Everything, "Action::\"open_session\", resource);"),
+            (Target::Backend(named()), "Action::\"issue\", resource in Backend::\"x\");"),
+        ] {
+            let advice = advice(&target);
+            assert!(advice.contains("may begin") && advice.contains(expect), "{advice}");
+        }
     }
 
     #[test]
@@ -345,5 +392,7 @@ mod tests {
         assert_eq!(outcome(&told(10, 0, 0)), "0 sessions ended; 10 of 10 leases gone\n");
         assert!(outcome(&told(8, 1, 1)).contains("1 leases cannot be ended early"));
         assert!(outcome(&told(8, 1, 1)).contains("1 leases are stuck"));
+        let anew = RevokeResponse { still_beginning: true, ..told(10, 0, 0) };
+        assert!(outcome(&anew).contains("not complete"));
     }
 }

@@ -17,7 +17,7 @@ use super::read::{parsed, person, session_row};
 use crate::approvals::RequestDigest;
 use crate::broker::Broker;
 use crate::journal::SessionQuery;
-use crate::revocation::{Progress, Stage, Until};
+use crate::revocation::{self, Progress, Stage, Until};
 use crate::rpc::{convert, status};
 
 /// A request that has been read.
@@ -105,24 +105,19 @@ fn of_prompt(broker: &Broker, digest: &PromptDigest) -> AdminResource {
     }
 }
 
-/// What would end, from the journal. The sessions are live ones, and the first few are named.
+/// What would end or is about to, from the journal. The sessions are live ones, and the first few
+/// are named.
 pub async fn preview(
     broker: &Arc<Broker>,
     selector: Selector,
 ) -> Result<v1::RevokeResponse, Status> {
     let of_journal = |error| status::of_journal(&error);
-    let mut told =
-        v1::RevokeResponse { stage: v1::RevokeStage::WouldEnd.into(), ..Default::default() };
-    if let Selector::Backend(backend) = selector {
-        let leases = broker.journal.leases_on(backend).await.map_err(of_journal)?;
-        told.leases_matched = u64::try_from(leases.len()).unwrap_or(u64::MAX);
+    let found = revocation::outlook(&broker.journal, selector.clone()).await.map_err(of_journal)?;
+    let mut told = progress(&found);
+    if matches!(selector, Selector::Backend(_)) {
         return Ok(told);
     }
-    let query = query(&selector);
-    let matched = broker.journal.selected_sessions(selector.clone()).await.map_err(of_journal)?;
-    told.sessions_matched = u64::try_from(matched.len()).unwrap_or(u64::MAX);
-    told.leases_matched = broker.journal.unsettled_leases(matched).await.map_err(of_journal)?;
-    let rows = broker.journal.session_rows(query).filter(|row| match row {
+    let rows = broker.journal.session_rows(query(&selector)).filter(|row| match row {
         Ok(row) => selector.selects(&row.session),
         Err(_) => true,
     });
@@ -145,6 +140,7 @@ fn query(selector: &Selector) -> SessionQuery {
 /// Progress as a message.
 pub fn progress(progress: &Progress) -> v1::RevokeResponse {
     let stage = match progress.stage {
+        Stage::WouldEnd => v1::RevokeStage::WouldEnd,
         Stage::Ending => v1::RevokeStage::Ending,
         Stage::Following => v1::RevokeStage::Following,
         Stage::Done => v1::RevokeStage::Done,
@@ -160,6 +156,7 @@ pub fn progress(progress: &Progress) -> v1::RevokeResponse {
         leases_failing: progress.failing,
         lapsed_at: progress.lapsed_at.map(convert::timestamp),
         sessions: Vec::new(),
+        still_beginning: progress.still_beginning,
     }
 }
 
