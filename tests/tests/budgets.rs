@@ -93,6 +93,25 @@ async fn of_many_who_ask_at_once_only_so_many_get_a_lease_also_after_a_crash() {
 }
 
 #[tokio::test]
+async fn an_agent_that_is_refused_in_a_loop_uses_up_nobody_elses_budget() {
+    let world = with("session = { live_leases = 2 }\nbackend = { issues_per_minute = 4 }");
+    let broker = Broker::start(&world).await;
+    let greedy = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
+    for _ in 0..2 {
+        greedy.issue(READONLY).await.expect("within the budget");
+    }
+    for _ in 0..20 {
+        let refused = greedy.issue(READONLY).await.expect_err("it holds two");
+        assert_eq!((refused.code(), reason(&refused).as_str()), FULL);
+    }
+    let other = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
+    for _ in 0..2 {
+        other.issue(READONLY).await.expect("the backend's budget is there for all");
+    }
+    assert_eq!(world.logins().len(), 4);
+}
+
+#[tokio::test]
 async fn nobody_gets_more_by_opening_children() {
     let world = with("session = { live_leases = 2 }");
     let broker = Broker::start(&world).await;

@@ -21,7 +21,6 @@ use crate::issuer::{self, Issuer};
 use crate::journal::{CommitObserver, JournalOptions, SealingKeys, SqliteJournal};
 use crate::plugin::{Observe, PluginStore, PluginsOptions};
 use crate::policies::{self, PolicyStore};
-use crate::rates::Rates;
 use crate::rotation::{self, Rotations};
 use crate::sessions::Sessions;
 use crate::tls::{self, Certificates, Spiffe};
@@ -163,7 +162,6 @@ async fn build(
         identities: load::identities(file).map_err(all)?,
         sessions: Sessions::new(file.config().sessions.live_max, recorded),
         certificates,
-        rates: Rates::default(),
         rotations: Rotations::default(),
         metrics,
     });

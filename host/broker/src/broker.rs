@@ -45,8 +45,6 @@ pub struct Parts {
     pub configuration: Configuration,
     /// What the TLS listeners work with.
     pub certificates: Certificates,
-    /// What is issued by the minute.
-    pub rates: Rates,
     /// What replaces root credentials.
     pub rotations: Rotations,
     /// What Prometheus sees.
@@ -117,7 +115,7 @@ impl Ports for Broker {
     }
 
     fn rates(&self) -> &Rates {
-        &self.parts.rates
+        self.parts.journal.rates()
     }
 }
 

@@ -9,6 +9,7 @@ mod issuer_keys;
 mod leases;
 mod ledger;
 mod news;
+mod opening;
 mod port;
 mod query;
 mod readers;
@@ -57,6 +58,8 @@ use ring::Ring;
 use seal::Seals;
 use store::Store;
 use writer::{Outlets, Queue, Writer};
+
+use crate::rates::Rates;
 
 pub use entries::{EntryQuery, RecordedEntry};
 pub use fault::OpenJournalError;
@@ -107,6 +110,8 @@ pub struct SqliteJournal {
     news: broadcast::Sender<JournalNews>,
     health: watch::Receiver<Health>,
     intent_timeout: Duration,
+    /// Taken from in the transaction that opens an intent, once nothing else refuses it.
+    rates: Arc<Rates>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -235,6 +240,11 @@ impl SqliteJournal {
         self.news.subscribe()
     }
 
+    /// What is issued by the minute; kept here, and not in the file.
+    pub fn rates(&self) -> &Rates {
+        &self.rates
+    }
+
     /// Figures for metrics.
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.stats)
@@ -342,6 +352,7 @@ fn start(parts: Parts, options: JournalOptions) -> Result<Opened, Fault> {
         news,
         health,
         intent_timeout,
+        rates: Arc::default(),
         threads,
     };
     Ok(Opened { journal, head: tip.head })

@@ -22,14 +22,21 @@ pub struct Rates<C: Clock = MonotonicClock> {
 }
 
 struct Kept<C: Clock> {
-    /// One for each rate that is configured; each holds a bucket for everyone whom it limits.
+    /// One for each rate that is configured.
     limiters: HashMap<NonZeroU32, Limiter<C>>,
     refusals: HashMap<(SessionId, &'static str), Refusal<C>>,
     /// How often something was asked since what is no longer needed was dropped.
     asked: u32,
 }
 
-type Limiter<C> =
+struct Limiter<C: Clock> {
+    /// A bucket for everyone whom it limits.
+    buckets: Buckets<C>,
+    /// Whose bucket was found empty, and before when it has nothing again, whoever asks.
+    spent: HashMap<Subject, C::Instant>,
+}
+
+type Buckets<C> =
     RateLimiter<Subject, HashMapStateStore<Subject>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 /// One that was recorded, and how many like it were not.
@@ -52,6 +59,31 @@ impl<C: Clock + Clone> Rates<C> {
         Self { clock, kept: Mutex::new(Kept { limiters, refusals, asked: 0 }) }
     }
 
+    /// Takes one issue from each of `limits`, in their order, or says which one is used up. What
+    /// was taken from those before it stays taken; but from then on it is known to be used up, and
+    /// who asks again takes nothing from any.
+    pub fn take_each(&self, limits: &[IssueLimit]) -> Result<(), Spent> {
+        if limits.is_empty() {
+            return Ok(());
+        }
+        let mut kept = self.kept();
+        kept.known(limits, self.clock.now())?;
+        for limit in limits {
+            let limiter = kept.limiters.entry(limit.per_minute).or_insert_with(|| {
+                let quota = Quota::per_minute(limit.per_minute);
+                let store = HashMapStateStore::default();
+                let buckets = RateLimiter::new(quota, store, self.clock.clone());
+                Limiter { buckets, spent: HashMap::new() }
+            });
+            if let Err(until) = limiter.buckets.check_key(&limit.of) {
+                limiter.spent.insert(limit.of.clone(), until.earliest_possible());
+                let wait = until.wait_time_from(self.clock.now());
+                return Err(Spent { limit: limit.clone(), wait });
+            }
+        }
+        Ok(())
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept<C>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.asked += 1;
@@ -63,13 +95,28 @@ impl<C: Clock + Clone> Rates<C> {
 }
 
 impl<C: Clock> Kept<C> {
+    /// The first of `limits` that is known to be used up, if there is one.
+    fn known(&self, limits: &[IssueLimit], now: C::Instant) -> Result<(), Spent> {
+        for limit in limits {
+            let limiter = self.limiters.get(&limit.per_minute);
+            let until = limiter.and_then(|limiter| limiter.spent.get(&limit.of));
+            if let Some(until) = until.filter(|until| **until > now) {
+                let wait = Duration::from(until.duration_since(now));
+                return Err(Spent { limit: limit.clone(), wait });
+            }
+        }
+        Ok(())
+    }
+
     /// Drops full buckets, which say nothing: those of sessions that have ended fill within a
     /// minute. Also rates that are no longer configured, and refusals that nobody repeats.
     fn sweep(&mut self, now: C::Instant) {
         self.asked = 0;
         self.limiters.retain(|_, limiter| {
-            limiter.retain_recent();
-            !limiter.is_empty()
+            limiter.buckets.retain_recent();
+            limiter.spent.retain(|_, until| *until > now);
+            limiter.spent.shrink_to_fit();
+            !limiter.buckets.is_empty()
         });
         self.limiters.shrink_to_fit();
         self.refusals.retain(|_, refusal| is_recent(refusal.at, now));
@@ -81,22 +128,12 @@ impl<C: Clock + Clone + Send + Sync> ports::Rates for Rates<C>
 where
     C::Instant: Send + Sync,
 {
-    fn take(&self, limits: &[IssueLimit]) -> Result<(), Spent> {
-        if limits.is_empty() {
+    fn take(&self, own: &[IssueLimit], shared: &[IssueLimit]) -> Result<(), Spent> {
+        self.take_each(own)?;
+        if shared.is_empty() {
             return Ok(());
         }
-        let mut kept = self.kept();
-        for limit in limits {
-            let limiter = kept.limiters.entry(limit.per_minute).or_insert_with(|| {
-                let quota = Quota::per_minute(limit.per_minute);
-                RateLimiter::new(quota, HashMapStateStore::default(), self.clock.clone())
-            });
-            if let Err(until) = limiter.check_key(&limit.of) {
-                let wait = until.wait_time_from(self.clock.now());
-                return Err(Spent { limit: limit.clone(), wait });
-            }
-        }
-        Ok(())
+        self.kept().known(shared, self.clock.now())
     }
 
     fn repeated(&self, session: SessionId, code: &'static str) -> Repeated {
@@ -161,15 +198,15 @@ mod tests {
         let (clock, rates) = rates();
         let limits = [limit(Subject::Session(session(1)), 6)];
         for _ in 0..6 {
-            rates.take(&limits).unwrap();
+            rates.take_each(&limits).unwrap();
         }
-        let spent = rates.take(&limits).unwrap_err();
+        let spent = rates.take_each(&limits).unwrap_err();
         assert_eq!((spent.limit, spent.wait), (limits[0].clone(), Duration::from_secs(10)));
         clock.advance(Duration::from_secs(9));
-        assert_eq!(rates.take(&limits).unwrap_err().wait, Duration::from_secs(1));
+        assert_eq!(rates.take_each(&limits).unwrap_err().wait, Duration::from_secs(1));
         clock.advance(spent.wait - Duration::from_secs(9));
-        rates.take(&limits).unwrap();
-        rates.take(&limits).unwrap_err();
+        rates.take_each(&limits).unwrap();
+        rates.take_each(&limits).unwrap_err();
     }
 
     #[test]
@@ -177,30 +214,50 @@ mod tests {
         let (_, rates) = rates();
         let of = |number| [limit(Subject::Session(session(number)), 2), limit(role(), 4)];
         for _ in 0..2 {
-            rates.take(&of(1)).unwrap();
+            rates.take_each(&of(1)).unwrap();
         }
         for _ in 0..100 {
-            assert_eq!(rates.take(&of(1)).unwrap_err().limit.of, Subject::Session(session(1)));
+            assert_eq!(rates.take_each(&of(1)).unwrap_err().limit.of, Subject::Session(session(1)));
         }
         for _ in 0..2 {
-            rates.take(&of(2)).unwrap();
+            rates.take_each(&of(2)).unwrap();
         }
-        assert_eq!(rates.take(&of(3)).unwrap_err().limit.of, role());
+        assert_eq!(rates.take_each(&of(3)).unwrap_err().limit.of, role());
+    }
+
+    #[test]
+    fn who_is_refused_by_one_shared_budget_uses_up_no_other() {
+        let (clock, rates) = rates();
+        let backend = Subject::Backend("orders-db".parse().unwrap());
+        let both = [limit(role(), 10), limit(backend, 1)];
+        rates.take_each(&both).unwrap();
+        for _ in 0..100 {
+            assert_eq!(rates.take_each(&both).unwrap_err().limit, both[1]);
+            assert_eq!(rates.take(&[], &both).unwrap_err().limit, both[1]);
+        }
+        // One with the backend's own, one when it was found to be used up.
+        for _ in 0..8 {
+            rates.take_each(&both[..1]).unwrap();
+        }
+        rates.take_each(&both[..1]).unwrap_err();
+        clock.advance(Duration::from_secs(60));
+        rates.take(&[], &both).unwrap();
+        rates.take_each(&both).unwrap();
     }
 
     #[test]
     fn of_sessions_that_have_ended_nothing_is_kept() {
         let (clock, rates) = rates();
         for number in 0..200 {
-            rates.take(&[limit(Subject::Session(session(number)), 10)]).unwrap();
+            rates.take_each(&[limit(Subject::Session(session(number)), 10)]).unwrap();
             rates.recorded(session(number), "BUDGET_ISSUES", DenialId::mint(now(), &[1; 10]));
         }
         clock.advance(Duration::from_secs(60));
         for _ in 0..SWEEP_EVERY {
-            rates.take(&[limit(role(), u32::MAX)]).unwrap();
+            rates.take_each(&[limit(role(), u32::MAX)]).unwrap();
         }
         let kept = rates.kept.lock().unwrap();
-        let buckets: usize = kept.limiters.values().map(RateLimiter::len).sum();
+        let buckets: usize = kept.limiters.values().map(|limiter| limiter.buckets.len()).sum();
         assert!(buckets <= 1, "{buckets} buckets are kept");
         assert!(kept.refusals.is_empty());
     }

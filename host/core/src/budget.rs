@@ -67,6 +67,11 @@ impl Subject {
     pub fn of_session(id: SessionId, ancestors: &[Ancestor]) -> Self {
         Self::Session(ancestors.first().map_or(id, |top| top.session))
     }
+
+    /// Whether those who have nothing to do with each other use it up together.
+    pub const fn is_shared(&self) -> bool {
+        !matches!(self, Self::Session(_))
+    }
 }
 
 impl fmt::Display for Subject {
@@ -112,7 +117,7 @@ pub struct Spent {
 
 impl Budgets {
     /// Every limit on issues of `session` on `backend`, the narrowest first: what floods is
-    /// refused by its own budget, before it takes from those that it shares.
+    /// refused by its own budget, before it asks for those that it shares.
     pub fn issue_limits(&self, session: &Session, backend: &Backend) -> Vec<IssueLimit> {
         let limit = |(of, budget): (Subject, Budget)| {
             Some(IssueLimit { of, per_minute: budget.issues_per_minute? })

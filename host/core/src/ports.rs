@@ -73,9 +73,10 @@ pub trait Policies: Send + Sync {
 /// Counts what is issued by the minute, and knows which refusals were recorded lately. What it
 /// keeps may be lost with the process: it bounds a flood, and a start is none.
 pub trait Rates: Send + Sync {
-    /// Takes one issue from each of `limits`, in their order, or says which one is used up. What
-    /// was taken from those before it stays taken.
-    fn take(&self, limits: &[IssueLimit]) -> Result<(), Spent>;
+    /// Takes one issue from each limit of a session's `own`, or says which one is used up. Says so,
+    /// too, of one among those that it has `shared` with others, where that is known; from these it
+    /// takes nothing: [`Journal::open_intent`] does.
+    fn take(&self, own: &[IssueLimit], shared: &[IssueLimit]) -> Result<(), Spent>;
 
     /// Whether a refusal of `session` with this code was recorded so lately that another like it
     /// needs no entry of its own; counts it if so.
@@ -162,7 +163,9 @@ pub trait Journal: Send + Sync {
 
     /// Makes `permit` durable as intent `id`. In the same transaction it checks again that the
     /// session is live, that the permit's snapshot is still current, that the idempotency key is
-    /// new, and that there is room under every limit on leases.
+    /// new, and that there is room under every limit on leases. Last, when nothing else refuses, it
+    /// takes one issue from each limit that the session shares with others; should the record fail
+    /// after that, it stays taken.
     fn open_intent(
         &self,
         id: IntentId,
@@ -408,6 +411,9 @@ pub enum OpenError {
         /// When the next lease that counts ends by itself.
         frees_at: Option<Timestamp>,
     },
+    /// As many were issued within the last minute as a shared limit allows.
+    #[error("{} may be issued {} credentials a minute, and was", .0.limit.of, .0.limit.per_minute)]
+    TooManyIssues(Box<Spent>),
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),

@@ -92,7 +92,6 @@ fn issues(times: usize) -> Result<()> {
 struct World {
     journal: SqliteJournal,
     snapshot: Arc<PolicySnapshot>,
-    rates: Rates,
     drawn: AtomicU64,
     _folder: tempfile::TempDir,
 }
@@ -110,7 +109,6 @@ impl World {
         Ok(Self {
             journal: SqliteJournal::open(options)?.journal,
             snapshot: Arc::new(fixture::snapshot()),
-            rates: Rates::default(),
             drawn: AtomicU64::new(0),
             _folder: folder,
         })
@@ -141,7 +139,7 @@ impl Ports for World {
         self
     }
     fn rates(&self) -> &Rates {
-        &self.rates
+        self.journal.rates()
     }
 }
 

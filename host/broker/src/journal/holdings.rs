@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use claviger_core::budget::{LeaseLimit, Subject};
 use claviger_core::catalog::RevocationClass;
-use claviger_core::ids::IntentId;
+use claviger_core::ids::{IntentId, SessionId};
 use claviger_core::lease::LeaseState;
 use claviger_core::name::{RoleName, ScopeName};
 use claviger_core::session::Ancestor;
@@ -14,8 +14,8 @@ use claviger_core::time::Timestamp;
 use rusqlite::{Connection, Row};
 
 use super::fault::Fault;
-use super::leases::NewLease;
-use super::rows::{json, moment, parsed};
+use super::leases::{NewLease, StoredLease};
+use super::rows::{json, moment, named, parsed};
 
 /// The leases that count, by whom they count for.
 #[derive(Default)]
@@ -24,6 +24,8 @@ pub(super) struct Holdings {
     held: HashMap<IntentId, Holding>,
     /// In the order in which they end by themselves.
     by_subject: HashMap<Subject, BTreeSet<(Timestamp, IntentId)>>,
+    /// Those that count until they expire, in the order in which they do.
+    given_up: BTreeSet<(Timestamp, IntentId)>,
     /// What this transaction has changed, oldest first.
     undo: Vec<Undo>,
 }
@@ -45,6 +47,16 @@ enum Read {
 pub(super) struct Holding {
     subjects: [Subject; 5],
     expires_at: Timestamp,
+    until: Until,
+}
+
+/// Until when a lease counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// While its agent holds it or is about to, however late it is ended.
+    GivenUp,
+    /// Nobody holds it, and it may go on working until it expires.
+    Expired,
 }
 
 enum Undo {
@@ -52,47 +64,71 @@ enum Undo {
     Removed(IntentId, Holding),
 }
 
-/// Whether a lease counts: while its agent holds it or is about to, and where nothing can end it,
-/// until it has expired. Otherwise an agent could give back what goes on working, and take more.
-pub(super) const fn is_held(state: LeaseState, revocation: RevocationClass) -> bool {
-    match state {
-        LeaseState::Open | LeaseState::Active => true,
-        LeaseState::Due | LeaseState::Lapsing | LeaseState::Stuck => {
-            matches!(revocation, RevocationClass::ExpireOnly)
-        }
-        LeaseState::Revoked | LeaseState::Expired => false,
+/// Until when a lease counts, if it does: while its agent holds it or is about to, and where
+/// nothing can end it, or an attempt to end it has failed, until it has expired. Otherwise an agent
+/// could give back what goes on working, and take more.
+pub(super) const fn counts(
+    state: LeaseState,
+    revocation: RevocationClass,
+    attempts: u32,
+) -> Option<Until> {
+    match (state, revocation) {
+        (LeaseState::Open | LeaseState::Active, _) => Some(Until::GivenUp),
+        (LeaseState::Lapsing | LeaseState::Stuck, _)
+        | (LeaseState::Due, RevocationClass::ExpireOnly) => Some(Until::Expired),
+        (LeaseState::Due, _) if attempts > 0 => Some(Until::Expired),
+        (LeaseState::Due | LeaseState::Revoked | LeaseState::Expired, _) => None,
     }
 }
 
 impl Holding {
-    /// What `lease` counts for.
+    /// What a lease to be counts for.
     pub(super) fn of(lease: &NewLease) -> Self {
+        let session = (lease.session, lease.ancestors.as_slice());
+        let (role, requester) = (lease.role.clone(), lease.requester.clone());
         Self {
-            subjects: [
-                Subject::of_session(lease.session, &lease.ancestors),
-                Subject::Role(lease.role.clone()),
-                Subject::Requester(lease.requester.clone()),
-                Subject::Backend(lease.scope.backend().clone()),
-                Subject::Scope(lease.role.clone(), lease.scope.clone()),
-            ],
+            subjects: subjects(session, role, requester, lease.scope.clone()),
             expires_at: lease.expires_at,
+            until: Until::GivenUp,
         }
     }
 
-    fn read(row: &Row<'_>) -> Result<Self, Fault> {
-        let (role, scope): (RoleName, ScopeName) = (parsed(row, "role")?, parsed(row, "scope")?);
+    /// What a lease counts for that has not counted for a while.
+    pub(super) fn again(lease: &StoredLease, until: Until) -> Self {
+        let session = (lease.session, lease.ancestors.as_slice());
+        let (role, requester) = (lease.role.clone(), lease.parties.requester.clone());
+        Self {
+            subjects: subjects(session, role, requester, lease.scope.clone()),
+            expires_at: lease.expires_at,
+            until,
+        }
+    }
+
+    fn read(row: &Row<'_>, until: Until) -> Result<Self, Fault> {
         let ancestors: Vec<Ancestor> = json(row, "ancestors")?;
+        let session = (parsed(row, "session")?, ancestors.as_slice());
+        let (role, requester) = (parsed(row, "role")?, row.get("requester")?);
         Ok(Self {
-            subjects: [
-                Subject::of_session(parsed(row, "session")?, &ancestors),
-                Subject::Role(role.clone()),
-                Subject::Requester(row.get("requester")?),
-                Subject::Backend(scope.backend().clone()),
-                Subject::Scope(role, scope),
-            ],
+            subjects: subjects(session, role, requester, parsed(row, "scope")?),
             expires_at: moment(row, "expires_at")?,
+            until,
         })
     }
+}
+
+fn subjects(
+    (session, ancestors): (SessionId, &[Ancestor]),
+    role: RoleName,
+    requester: String,
+    scope: ScopeName,
+) -> [Subject; 5] {
+    [
+        Subject::of_session(session, ancestors),
+        Subject::Role(role.clone()),
+        Subject::Requester(requester),
+        Subject::Backend(scope.backend().clone()),
+        Subject::Scope(role, scope),
+    ]
 }
 
 impl Holdings {
@@ -105,7 +141,10 @@ impl Holdings {
         let mut statement = conn.prepare_cached(HELD)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            self.put(parsed(row, "id")?, Holding::read(row)?);
+            let (state, revocation) = (named(row, "state")?, named(row, "revocation")?);
+            if let Some(until) = counts(state, revocation, row.get("attempts")?) {
+                self.put(parsed(row, "id")?, Holding::read(row, until)?);
+            }
         }
         self.read = Read::InThisTransaction;
         Ok(())
@@ -147,13 +186,33 @@ impl Holdings {
         }
     }
 
-    /// A lease turns out to end at another time than was expected.
-    pub(super) fn ends_at(&mut self, id: IntentId, at: Timestamp) {
-        let Some(before) = self.held.get(&id).filter(|held| held.expires_at != at).cloned() else {
-            return;
-        };
+    /// A lease counts from here on, whether or not it did: until when, and when it expires.
+    pub(super) fn keep(
+        &mut self,
+        id: IntentId,
+        lasts: (Until, Timestamp),
+        holding: impl FnOnce() -> Holding,
+    ) {
+        if self.held.contains_key(&id) {
+            self.lasts(id, lasts);
+        } else {
+            self.add(id, holding);
+        }
+    }
+
+    /// The same of one that counts; of another this changes nothing.
+    pub(super) fn lasts(&mut self, id: IntentId, (until, expires_at): (Until, Timestamp)) {
+        let differs = |held: &&Holding| (held.until, held.expires_at) != (until, expires_at);
+        let Some(before) = self.held.get(&id).filter(differs).cloned() else { return };
         self.remove(id);
-        self.add(id, || Holding { expires_at: at, ..before });
+        self.add(id, || Holding { until, expires_at, ..before });
+    }
+
+    /// What nobody holds no longer counts once it has expired.
+    pub(super) fn forget_expired(&mut self, now: Timestamp) {
+        while let Some((_, id)) = self.given_up.first().copied().filter(|(at, _)| *at <= now) {
+            self.remove(id);
+        }
     }
 
     /// A point to which the changes of this transaction can be taken back.
@@ -195,11 +254,15 @@ impl Holdings {
                 self.by_subject.insert(subject.clone(), BTreeSet::from([place]));
             }
         }
+        if holding.until == Until::Expired {
+            self.given_up.insert((holding.expires_at, id));
+        }
         self.held.insert(id, holding);
     }
 
     fn take(&mut self, id: IntentId) -> Option<Holding> {
         let holding = self.held.remove(&id)?;
+        self.given_up.remove(&(holding.expires_at, id));
         for subject in &holding.subjects {
             let Some(held) = self.by_subject.get_mut(subject) else { continue };
             held.remove(&(holding.expires_at, id));
@@ -212,15 +275,14 @@ impl Holdings {
     }
 }
 
-/// Every lease for which [`is_held`] holds, with its requester. The index is partial, and found
-/// only if its condition is named; what is final, which grows with the years, is not in it. The join
-/// begins there (`CROSS`), and not at every session that there ever was.
+/// Every lease that may count, with its requester; [`counts`] has the last word. The index is
+/// partial, and found only if its condition is named; what is final, which grows with the years, is
+/// not in it. The join begins there (`CROSS`), and not at every session that there ever was.
 pub(super) const HELD: &str =
-    "SELECT leases.id, leases.session, leases.role, leases.scope, leases.expires_at,
-            leases.ancestors, sessions.requester
+    "SELECT leases.id, leases.session, leases.role, leases.scope, leases.state, leases.revocation,
+            leases.attempts, leases.expires_at, leases.ancestors, sessions.requester
      FROM leases INDEXED BY leases_unsettled CROSS JOIN sessions ON sessions.id = leases.session
-     WHERE leases.state NOT IN ('revoked', 'expired')
-       AND (leases.state IN ('open', 'active') OR leases.revocation = 'expire-only')";
+     WHERE leases.state NOT IN ('revoked', 'expired')";
 
 #[cfg(test)]
 mod tests {
@@ -254,6 +316,7 @@ mod tests {
                 Subject::Scope(role, scope),
             ],
             expires_at: at(expires_at),
+            until: Until::GivenUp,
         }
     }
 
@@ -273,7 +336,10 @@ mod tests {
         holdings.add(id(3), || holding(30));
         let mark = holdings.mark();
         holdings.remove(id(2));
-        holdings.ends_at(id(3), at(20));
+        holdings.lasts(id(3), (Until::Expired, at(20)));
+        holdings.forget_expired(at(20));
+        assert_eq!(state(&holdings), (1, Some(at(50)), 5), "the third has expired");
+        holdings.keep(id(3), (Until::Expired, at(20)), || holding(20));
         holdings.remove(id(3));
         holdings.add(id(4), || holding(10));
         holdings.take_back(mark);
@@ -284,6 +350,7 @@ mod tests {
             holdings.remove(id(number));
         }
         assert_eq!(state(&holdings), (0, None, 0), "nothing is left behind");
+        assert!(holdings.given_up.is_empty());
     }
 
     #[test]
@@ -309,11 +376,36 @@ mod tests {
 
     #[test]
     fn what_cannot_be_ended_counts_until_it_has_expired() {
-        use LeaseState::{Due, Expired, Lapsing};
-        for state in [Due, Lapsing] {
-            assert!(is_held(state, RevocationClass::ExpireOnly));
-            assert!(!is_held(state, RevocationClass::Revocable));
+        use LeaseState::{Active, Due, Expired, Lapsing, Open, Revoked, Stuck};
+        use RevocationClass::{DenyByPolicy, ExpireOnly, Revocable};
+        for revocation in [DenyByPolicy, ExpireOnly, Revocable] {
+            let check = |state, attempts, expect| {
+                assert_eq!(counts(state, revocation, attempts), expect, "{state:?} {revocation:?}");
+            };
+            check(Open, 0, Some(Until::GivenUp));
+            check(Active, 0, Some(Until::GivenUp));
+            check(Due, 0, (revocation == ExpireOnly).then_some(Until::Expired));
+            check(Due, 1, Some(Until::Expired));
+            check(Lapsing, 0, Some(Until::Expired));
+            check(Stuck, 12, Some(Until::Expired));
+            check(Revoked, 1, None);
+            check(Expired, 1, None);
         }
-        assert!(!is_held(Expired, RevocationClass::ExpireOnly));
+    }
+
+    #[test]
+    fn what_nobody_holds_counts_until_it_has_expired_and_what_is_held_until_it_is_given_up() {
+        let mut holdings = Holdings { read: Read::Before, ..Holdings::default() };
+        holdings.add(id(1), || holding(30));
+        holdings.keep(id(2), (Until::Expired, at(40)), || Holding {
+            until: Until::Expired,
+            ..holding(40)
+        });
+        holdings.forget_expired(at(39));
+        assert_eq!(state(&holdings), (2, Some(at(30)), 5));
+        holdings.forget_expired(at(40));
+        assert_eq!(state(&holdings), (1, Some(at(30)), 5));
+        holdings.lasts(id(2), (Until::Expired, at(99)));
+        assert_eq!(state(&holdings), (1, Some(at(30)), 5), "what does not count stays so");
     }
 }

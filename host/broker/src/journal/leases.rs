@@ -19,7 +19,7 @@ use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 
 use super::fault::Fault;
-use super::holdings::{Holding, is_held};
+use super::holdings::{Holding, counts};
 use super::ledger::Ledger;
 use super::news::{JournalNews, Why};
 use super::rows::{integer, json, maybe_moment, maybe_named, millis, moment, named, parsed};
@@ -88,7 +88,7 @@ pub(super) struct StoredLease {
     pub(super) scope: ScopeName,
     pub(super) role: RoleName,
     pub(super) prompt_digest: PromptDigest,
-    parties: Parties,
+    pub(super) parties: Parties,
     pub(super) ancestors: Vec<Ancestor>,
     pub(super) state: LeaseState,
     pub(super) cause: Option<DueCause>,
@@ -297,10 +297,10 @@ impl Ledger<'_> {
         if let Some(at) = lease.act_at {
             self.alarm(lease.scope.backend(), at);
         }
-        if is_held(lease.state, lease.revocation) {
-            self.holdings_mut().ends_at(lease.id, lease.expires_at);
-        } else {
-            self.holdings_mut().remove(lease.id);
+        let (holdings, at) = (self.holdings_mut(), lease.expires_at);
+        match counts(lease.state, lease.revocation, lease.attempts) {
+            Some(until) => holdings.keep(lease.id, (until, at), || Holding::again(lease, until)),
+            None => holdings.remove(lease.id),
         }
         if before != lease.state {
             self.moved(before, lease, why);
@@ -343,16 +343,18 @@ impl Ledger<'_> {
                 backends.push(scope.backend().clone());
             }
             ended += 1;
-            let lease = parsed(row, "id")?;
-            if !is_held(due, named(row, "revocation")?) {
-                self.holdings_mut().remove(lease);
+            let (lease, expires_at) = (parsed(row, "id")?, moment(row, "expires_at")?);
+            // What was active has not been tried to revoke.
+            match counts(due, named(row, "revocation")?, 0) {
+                Some(until) => self.holdings_mut().lasts(lease, (until, expires_at)),
+                None => self.holdings_mut().remove(lease),
             }
             self.tell(JournalNews::LeaseChanged {
                 session,
                 lease,
                 state: due,
                 cause: Some(DueCause::SessionEnded),
-                expires_at: moment(row, "expires_at")?,
+                expires_at,
                 why: None,
             });
         }

@@ -173,9 +173,10 @@ impl<'a> Ledger<'a> {
         &mut self.tip
     }
 
-    /// Who holds how many leases, for who asks.
-    pub(super) fn holdings(&mut self) -> Result<&Holdings, Fault> {
+    /// Who holds how many leases `now`, for who asks.
+    pub(super) fn holdings(&mut self, now: Timestamp) -> Result<&Holdings, Fault> {
         self.holdings.ready(self.conn)?;
+        self.holdings.forget_expired(now);
         Ok(self.holdings)
     }
 

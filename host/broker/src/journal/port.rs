@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use claviger_core::binding::Binding;
-use claviger_core::budget::LeaseLimit;
 use claviger_core::decide::{Denial, Permit};
 use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::intent::Intent;
@@ -28,6 +27,7 @@ use super::fault::Fault;
 use super::leases::{Minted, NewLease, StoredLease, held_after, next_due_at, unsettled};
 use super::ledger::Ledger;
 use super::news::{JournalNews, Why};
+use super::opening::{Opening, open_intent};
 use super::revocation::Word;
 use super::sessions::running_after;
 use super::withdraw::withdraw;
@@ -95,7 +95,9 @@ impl Journal for SqliteJournal {
             entry: Entry::intent_opened(id, permit, now),
             lease: NewLease::of(id, permit, now, self.intent_timeout),
             snapshot: permit.snapshot(),
-            limits: permit.lease_limits().to_vec(),
+            leases: permit.lease_limits().to_vec(),
+            issues: permit.issue_limits().1.to_vec(),
+            rates: Arc::clone(&self.rates),
         };
         self.queue.submit(move |ledger| open_intent(ledger, &opening)).await?
     }
@@ -269,44 +271,6 @@ fn begin_session(
     }
     ledger.insert_session(session, token)?;
     Ok(Ok(ledger.append(entry)?))
-}
-
-struct Opening {
-    entry: Entry,
-    limits: Vec<LeaseLimit>,
-    lease: NewLease,
-    snapshot: SnapshotDigest,
-}
-
-/// INVARIANT (no-plugin-without-intent): session, snapshot and key are checked in the very
-/// transaction that records the intent; between a check and a record made apart, a session could
-/// end and still be issued a credential.
-fn open_intent(
-    ledger: &mut Ledger<'_>,
-    opening: &Opening,
-) -> Result<Result<JournalSeq, OpenError>, Fault> {
-    let lease = &opening.lease;
-    if !ledger.is_live(lease.session, lease.opened_at)? {
-        return Ok(Err(OpenError::SessionEnded));
-    }
-    if ledger.tip().snapshot != Some(opening.snapshot) {
-        return Ok(Err(OpenError::SnapshotStale));
-    }
-    if let Some(key) = &lease.idempotency_key
-        && let Some((lease, state)) = ledger.key_used(lease.session, key)?
-    {
-        return Ok(Err(OpenError::KeyUsed { lease, state }));
-    }
-    // INVARIANT (room-is-counted-where-it-is-taken): of two asks for the last place the second
-    // finds what the first has recorded.
-    if !opening.limits.is_empty()
-        && let Some(limit) = ledger.holdings()?.full(&opening.limits)
-    {
-        let frees_at = ledger.holdings()?.frees_at(&limit.of);
-        return Ok(Err(OpenError::TooManyLeases { limit: Box::new(limit.clone()), frees_at }));
-    }
-    ledger.insert_lease(lease)?;
-    Ok(Ok(ledger.append(&opening.entry)?))
 }
 
 struct Closing {

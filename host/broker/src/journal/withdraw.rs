@@ -50,7 +50,7 @@ fn withdraw_lease(
 ) -> Result<u64, Fault> {
     let Withdrawal { denial, unless_within, .. } = withdrawal;
     // Counted a while ago: what was given back meanwhile has made room.
-    if !unless_within.is_empty() && ledger.holdings()?.is_within(unless_within) {
+    if !unless_within.is_empty() && ledger.holdings(now)?.is_within(unless_within) {
         return Ok(0);
     }
     let Some(mut lease) = ledger.lease(id)? else { return Ok(0) };

@@ -88,9 +88,12 @@ impl Permit {
         self.granted.ttl_max
     }
 
-    /// How many issues a minute there may be.
-    pub fn issue_limits(&self) -> &[IssueLimit] {
-        &self.granted.issue_limits
+    /// How many issues a minute there may be: by the session's own limits, and by those that it
+    /// shares with others.
+    pub fn issue_limits(&self) -> (&[IssueLimit], &[IssueLimit]) {
+        let limits = &self.granted.issue_limits;
+        // The narrowest come first.
+        limits.split_at(limits.partition_point(|limit| !limit.of.is_shared()))
     }
 
     /// How many leases at once there may be.

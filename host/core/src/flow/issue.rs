@@ -69,9 +69,11 @@ async fn open<P: Ports>(
             Err(denial) => return Err(deny(ports, denial).await),
         };
         // Before anything is recorded, so that a flood costs decisions and nothing else; after the
-        // decision, so that what is not permitted takes from no budget.
+        // decision, so that what is not permitted takes from no budget. What others share is taken
+        // where the intent is recorded, so that who is refused in a loop uses up nobody else's.
+        let (own, shared) = permit.issue_limits();
         if attempt == 0
-            && let Err(spent) = ports.rates().take(permit.issue_limits())
+            && let Err(spent) = ports.rates().take(own, shared)
         {
             let denial = permit.too_much(DenialReason::TooManyIssues(spent));
             return Err(deny_repeatedly(ports, denial, session.id()).await);
@@ -88,6 +90,10 @@ async fn open<P: Ports>(
             Err(OpenError::TooManyLeases { limit, frees_at }) => {
                 let wait = frees_at.map(|at| at.since(now));
                 let denial = permit.too_much(DenialReason::TooManyLeases { limit: *limit, wait });
+                return Err(deny_repeatedly(ports, denial, session.id()).await);
+            }
+            Err(OpenError::TooManyIssues(spent)) => {
+                let denial = permit.too_much(DenialReason::TooManyIssues(*spent));
                 return Err(deny_repeatedly(ports, denial, session.id()).await);
             }
             Err(OpenError::Journal(error)) => return Err(error.into()),

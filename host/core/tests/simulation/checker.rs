@@ -148,9 +148,14 @@ impl Checker {
 /// Counted when the entry is read: after its own step, and before the next.
 fn within_the_budget(world: &World, entry: &Entry) -> Result<(), String> {
     let known = deciding(entry.snapshot)?;
+    let at = entry.at;
     let held = || {
-        let rows = world.ledger.leases.values();
-        rows.filter(|row| matches!(row.state, LeaseState::Open | LeaseState::Active))
+        world.ledger.leases.values().filter(move |row| match row.state {
+            LeaseState::Open | LeaseState::Active => true,
+            // What an attempt to revoke has left may work until it expires.
+            LeaseState::Due | LeaseState::Stuck => row.attempts > 0 && row.expires_at > at,
+            LeaseState::Lapsing | LeaseState::Revoked | LeaseState::Expired => false,
+        })
     };
     let of_role = held().filter(|row| Some(&row.role) == entry.role.as_ref()).count();
     let top = top_of(entry.session.unwrap(), &entry.ancestors);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use claviger_core::binding::Binding;
-use claviger_core::budget::LeaseLimit;
+use claviger_core::budget::{IssueLimit, LeaseLimit};
 use claviger_core::decide::{Denial, Permit};
 use claviger_core::ids::{DenialId, IntentId, SessionId};
 use claviger_core::intent::Intent;
@@ -74,8 +74,10 @@ impl World {
         {
             return Err(OpenError::KeyUsed { lease: *lease, state: earlier.state });
         }
-        let count = |limit: &&LeaseLimit| self.ledger.count(&limit.of) >= limit.most.get() as usize;
-        if let Some(limit) = opening.limits.iter().find(count)
+        let now = opening.entry.at;
+        let is_full =
+            |limit: &&LeaseLimit| self.ledger.count(&limit.of, now) >= limit.most.get() as usize;
+        if let Some(limit) = opening.limits.iter().find(is_full)
             && self.flaw != Flaw::ForgetsLimits
         {
             self.coverage.leases_full += 1;
@@ -84,6 +86,8 @@ impl World {
                 frees_at: None,
             });
         }
+        self.take_issues(&opening.issues)
+            .map_err(|spent| OpenError::TooManyIssues(Box::new(spent)))?;
         self.ledger.leases.insert(id, row);
         Ok(self.ledger.append(opening.entry))
     }
@@ -169,7 +173,8 @@ impl World {
 
     fn withdraw_lease(&mut self, id: IntentId, withdrawal: &Withdrawal, now: Timestamp) -> u64 {
         let Withdrawal { denial, unless_within, .. } = withdrawal;
-        let fits = |limit: &LeaseLimit| self.ledger.count(&limit.of) <= limit.most.get() as usize;
+        let fits =
+            |limit: &LeaseLimit| self.ledger.count(&limit.of, now) <= limit.most.get() as usize;
         if !unless_within.is_empty() && unless_within.iter().all(fits) {
             return 0;
         }
@@ -334,6 +339,7 @@ struct Opening {
     entry: Entry,
     snapshot: SnapshotDigest,
     limits: Vec<LeaseLimit>,
+    issues: Vec<IssueLimit>,
 }
 
 struct Closing {
@@ -437,7 +443,8 @@ impl Journal for Sim {
         let row = Row::of(permit, now);
         let entry = Entry::intent_opened(id, permit, now);
         let limits = permit.lease_limits().to_vec();
-        let opening = Opening { entry, snapshot: permit.snapshot(), limits };
+        let issues = permit.issue_limits().1.to_vec();
+        let opening = Opening { entry, snapshot: permit.snapshot(), limits, issues };
         self.write(move |world| world.open_intent(id, row, opening)).await?
     }
 

@@ -143,11 +143,16 @@ impl Ledger {
         self.append(entry);
     }
 
-    /// How many leases count for `of`: those that somebody holds, and those that nothing can end.
-    pub fn count(&self, of: &Subject) -> usize {
-        let counts = |row: &&Row| {
-            let lasting = row.revocation == RevocationClass::ExpireOnly && !row.state.is_final();
-            matches!(row.state, LeaseState::Open | LeaseState::Active) || lasting
+    /// How many leases count for `of`: those that somebody holds; and until they expire those that
+    /// nothing can end, or that an attempt to end has not ended.
+    pub fn count(&self, of: &Subject, now: Timestamp) -> usize {
+        let counts = |row: &&Row| match row.state {
+            LeaseState::Open | LeaseState::Active => true,
+            LeaseState::Due | LeaseState::Lapsing | LeaseState::Stuck => {
+                let is_lasting = row.revocation == RevocationClass::ExpireOnly;
+                (is_lasting || row.attempts > 0) && row.expires_at > now
+            }
+            LeaseState::Revoked | LeaseState::Expired => false,
         };
         let mine = |row: &&Row| match of {
             Subject::Session(_) => Subject::of_session(row.session, &row.ancestors) == *of,

@@ -97,7 +97,8 @@ const READERS: Truth = Truth {
     sessions: &["reader"],
     role_max: None,
 };
-/// Everything, two at once for a role; for a top session with all below it three, also by the minute.
+/// Everything, two at once for a role; for a top session with all below it three. Three a minute for
+/// both.
 const FEW: Truth = Truth { grants: &EVERYTHING, sessions: &ROLES, role_max: NonZeroU32::new(2) };
 
 struct Truth {
@@ -141,8 +142,8 @@ fn load(open: &str, issue: &str, roles: &[(&str, &[&str])], truth: &Truth) -> Kn
         teams: BTreeMap::new(),
         budgets: Budgets::default(),
     };
-    sources.budgets.role.live_leases = truth.role_max;
     let tree_max = truth.role_max.and_then(|max| max.checked_add(1));
+    sources.budgets.role = Budget { issues_per_minute: tree_max, live_leases: truth.role_max };
     sources.budgets.session = Budget { issues_per_minute: tree_max, live_leases: tree_max };
     let snapshot = Arc::new(PolicySnapshot::load(sources).expect("valid policies"));
     let Truth { grants, sessions, role_max } = *truth;

@@ -242,6 +242,33 @@ impl World {
     }
 }
 
+impl World {
+    /// Takes one issue from each of `limits`, or from none.
+    pub fn take_issues(&mut self, limits: &[IssueLimit]) -> Result<(), Spent> {
+        self.has_issues(limits)?;
+        for limit in limits {
+            *self.rates.taken.entry(limit.of.clone()).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn has_issues(&mut self, limits: &[IssueLimit]) -> Result<(), Spent> {
+        let minute = self.now.unix_secs() / 60;
+        if self.rates.minute != minute {
+            self.rates = SimRates { minute, ..SimRates::default() };
+        }
+        for limit in limits {
+            let taken = self.rates.taken.get(&limit.of).copied().unwrap_or(0);
+            if taken >= limit.per_minute.get() {
+                self.coverage.issues_spent += 1;
+                let wait = Duration::from_secs(60 - self.now.unix_secs() % 60);
+                return Err(Spent { limit: limit.clone(), wait });
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Ports for Sim {
     type Clock = Self;
     type Entropy = Self;
@@ -291,22 +318,10 @@ pub struct SimRates {
 }
 
 impl Rates for Sim {
-    fn take(&self, limits: &[IssueLimit]) -> Result<(), Spent> {
+    fn take(&self, own: &[IssueLimit], shared: &[IssueLimit]) -> Result<(), Spent> {
         let world = &mut *self.world();
-        let minute = world.now.unix_secs() / 60;
-        if world.rates.minute != minute {
-            world.rates = SimRates { minute, ..SimRates::default() };
-        }
-        for limit in limits {
-            let taken = world.rates.taken.entry(limit.of.clone()).or_default();
-            if *taken >= limit.per_minute.get() {
-                world.coverage.issues_spent += 1;
-                let wait = Duration::from_secs(60 - world.now.unix_secs() % 60);
-                return Err(Spent { limit: limit.clone(), wait });
-            }
-            *taken += 1;
-        }
-        Ok(())
+        world.take_issues(own)?;
+        world.has_issues(shared)
     }
 
     fn repeated(&self, session: SessionId, code: &'static str) -> Repeated {

@@ -1,15 +1,17 @@
 //! What the port promises of sessions, intents and leases.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use claviger_core::ask::Ask;
+use claviger_core::budget::Budgets;
 use claviger_core::fixture;
 use claviger_core::flow::issue::IssueError;
 use claviger_core::ids::IntentId;
 use claviger_core::journal::{Entry, Event};
 use claviger_core::lease::{DueCause, DueLease, Lease, LeaseState, RevokeOutcome};
-use claviger_core::policy::{PolicyFile, PolicySnapshot};
+use claviger_core::policy::{PolicyFile, PolicySnapshot, PolicySources};
 use claviger_core::ports::{BeginError, Clock, Journal, OpenError, SessionEnded};
 use claviger_core::session::{EndCause, Session};
 
@@ -298,6 +300,81 @@ async fn a_stuck_lease_waits_for_an_operator() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_revoked_counts_until_it_has_expired_also_after_a_start() {
+    let mut budgets = Budgets::default();
+    budgets.role.live_leases = NonZeroU32::new(1);
+    let world = World::new().await;
+    let session = world.session().await;
+    limit(&world, budgets.clone()).await;
+    let lease = world.issue(&session).await.unwrap();
+    let now = world.clock.now();
+    world.journal.release_lease(session.id(), lease.id, now).await.unwrap();
+    let given_back = world.take_due().await.remove(0);
+    assert_eq!(record(&world, &given_back, failure(&world, Some(4))).await, LeaseState::Due);
+    assert_eq!(refused(&world, &session).await, "BUDGET_LEASES", "an attempt has failed");
+    world.clock.advance(Duration::from_secs(4));
+    let again = world.take_due().await.remove(0);
+    assert_eq!(record(&world, &again, failure(&world, None)).await, LeaseState::Stuck);
+    assert_eq!(refused(&world, &session).await, "BUDGET_LEASES", "and every other one");
+
+    let (path, _folder) = world.close().await;
+    let world = World::at(path).await;
+    limit(&world, budgets).await;
+    assert_eq!(refused(&world, &session).await, "BUDGET_LEASES", "read from the tables");
+    world.clock.advance(lease.expires_at.since(world.clock.now()));
+    world.issue(&session).await.unwrap();
+    assert_eq!(refused(&world, &session).await, "BUDGET_LEASES");
+}
+
+#[tokio::test]
+async fn what_is_revoked_after_a_failed_attempt_makes_room_at_once() {
+    let world = World::new().await;
+    let session = world.session().await;
+    let mut budgets = Budgets::default();
+    budgets.session.live_leases = NonZeroU32::new(1);
+    limit(&world, budgets).await;
+    let lease = world.issue(&session).await.unwrap();
+    let now = world.clock.now();
+    world.journal.release_lease(session.id(), lease.id, now).await.unwrap();
+    let given_back = world.take_due().await.remove(0);
+    assert_eq!(record(&world, &given_back, failure(&world, Some(4))).await, LeaseState::Due);
+    assert_eq!(refused(&world, &session).await, "BUDGET_LEASES");
+    world.clock.advance(Duration::from_secs(4));
+    let again = world.take_due().await.remove(0);
+    assert_eq!(record(&world, &again, RevokeOutcome::Gone).await, LeaseState::Revoked);
+    world.issue(&session).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_is_refused_in_a_loop_takes_nothing_from_the_budgets_of_others() {
+    let world = World::new().await;
+    let (greedy, ended) = (world.session().await, world.session().await);
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(world.session().await);
+    }
+    let mut budgets = Budgets::default();
+    budgets.session.live_leases = NonZeroU32::new(1);
+    budgets.backend.issues_per_minute = NonZeroU32::new(3);
+    limit(&world, budgets).await;
+    end(&world, &ended).await;
+    let ask = Ask { idempotency_key: Some("order-17".parse().unwrap()), ..fixture::ask() };
+    world.issue_for(&greedy, &ask).await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(refused(&world, &greedy).await, "BUDGET_LEASES");
+        let again = world.issue_for(&greedy, &ask).await;
+        assert!(matches!(again, Err(IssueError::KeyUsed { .. })), "{:?}", again.err());
+        let over = world.issue(&ended).await;
+        assert!(matches!(over, Err(IssueError::SessionEnded)), "{:?}", over.err());
+    }
+    for other in &others[..2] {
+        world.issue(other).await.unwrap();
+    }
+    assert_eq!(refused(&world, &others[2]).await, "BUDGET_ISSUES", "three issues for three");
+    world.journal.verify().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_worker_is_woken_only_for_what_is_earlier_than_it_knows() {
     let world = World::new().await;
     let session = world.session().await;
@@ -351,6 +428,20 @@ async fn open(world: &World, session: &Arc<Session>) -> Result<(), OpenError> {
     claviger_core::ports::Entropy::fill(claviger_core::ports::Ports::entropy(world), &mut random);
     let id = IntentId::mint(now, &random);
     world.journal.open_intent(id, &permit, now).await.map(drop)
+}
+
+/// Puts these budgets in force.
+async fn limit(world: &World, budgets: Budgets) {
+    let sources = PolicySources { budgets, ..fixture::sources() };
+    world.put_sources_in_force(sources).await;
+}
+
+/// The code with which `session` is refused.
+async fn refused(world: &World, session: &Arc<Session>) -> &'static str {
+    match world.issue(session).await {
+        Err(IssueError::Denied { denial, .. }) => denial.reason.code(),
+        other => panic!("not refused: {:?}", other.err()),
+    }
 }
 
 async fn end(world: &World, session: &Session) {

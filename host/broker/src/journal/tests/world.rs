@@ -37,7 +37,6 @@ pub(super) struct World {
     pub(super) policies: TestPolicies,
     pub(super) clock: TestClock,
     pub(super) plugins: TestPlugins,
-    rates: Rates,
     entropy: TestEntropy,
     sessions: AtomicU64,
     _folder: Option<TempDir>,
@@ -64,7 +63,6 @@ impl World {
             policies: TestPolicies(Arc::new(fixture::snapshot()), Mutex::default()),
             clock: TestClock(AtomicU64::new(fixture::now().unix_millis())),
             plugins: TestPlugins::default(),
-            rates: Rates::default(),
             entropy: TestEntropy(AtomicU64::new(1)),
             sessions: AtomicU64::new(0),
             _folder: folder,
@@ -223,7 +221,7 @@ impl Ports for World {
     }
 
     fn rates(&self) -> &Rates {
-        &self.rates
+        self.journal.rates()
     }
 }
 
