@@ -5,6 +5,7 @@
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use claviger_e2e::broker::{Broker, claviger};
 use claviger_e2e::client::{Agent, journal};
@@ -54,6 +55,21 @@ async fn settled(broker: &Broker) -> usize {
         (ended == count(broker, "rotation-started").await).then_some(done)
     })
     .await
+}
+
+/// How often a broker started while a rotation had begun and not ended.
+async fn starts_within_a_rotation(broker: &Broker) -> usize {
+    let entries = journal(&broker.admin_socket(), v1::QueryJournalRequest::default()).await;
+    let (mut has_begun, mut starts) = (false, 0);
+    for entry in &entries {
+        match entry["event"].as_str() {
+            Some("rotation-started") => has_begun = true,
+            Some("rotation-done" | "rotation-failed") => has_begun = false,
+            Some("broker-started") if has_begun => starts += 1,
+            _ => {}
+        }
+    }
+    starts
 }
 
 /// Issues with whichever password is in force.
@@ -175,19 +191,25 @@ grant_role = "orders_readonly"
 async fn a_broker_that_is_killed_while_it_rotates_is_never_locked_out() {
     let world = world();
     let mut broker = Broker::start(&world).await;
-    for kill in 1..=KILLS {
-        let mut rotate = rotating(&broker);
-        let started = count(&broker, "rotation-started").await;
-        // From before the call arrives to after its answer.
-        for _ in 0..kill * YIELDS_BETWEEN_KILLS {
+    let began = Instant::now();
+    assert!(rotating(&broker).wait().expect("it ends").success());
+    let whole = began.elapsed();
+    // From after its answer to before the call arrives: what was killed early may stay unsettled for
+    // a while, and no other rotation begins meanwhile.
+    for kill in (1..=KILLS).rev() {
+        let done = count(&broker, "rotation-done").await;
+        let (began, mut rotate) = (Instant::now(), rotating(&broker));
+        while began.elapsed() < whole * kill / KILLS {
             tokio::task::yield_now().await;
         }
         broker.kill();
-        rotate.wait().expect("it ends with the broker");
+        let told = rotate.wait().expect("it ends with the broker");
         broker = Broker::start(&world).await;
         issues(&broker).await;
-        assert!(count(&broker, "rotation-started").await >= started);
+        let recorded = count(&broker, "rotation-done").await > done;
+        assert!(recorded || !told.success(), "what the command said was done is recorded");
     }
+    assert!(starts_within_a_rotation(&broker).await > 0, "no kill fell into a rotation");
     settled(&broker).await;
     check(&run(&broker, &["backend", "rotate", "orders-db"]), 0, "is in force");
     world.until_no_logins().await;
@@ -287,6 +309,33 @@ async fn what_an_outage_leaves_open_is_settled_when_it_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_configuration_gives_no_way_to_settle_is_said_once_and_listed() {
+    let world = world();
+    let broker = Broker::start(&world).await;
+    world.postgres.stop();
+    let unsettled = run(&broker, &["backend", "rotate", "orders-db"]);
+    check(&unsettled, 1, "it is not settled which of two credentials");
+    world.configure("store:orders/admin", "file:secrets/admin");
+    check(&run(&broker, &["reload"]), 0, "");
+    let said = || broker.log().matches("stays unsettled until one connection").count();
+    poll::until("it is said", || std::future::ready((said() > 0).then_some(()))).await;
+    check(&run(&broker, &["secret", "list"]), 0, "1 (unsettled)");
+    let since = Instant::now();
+    poll::until("the broker has looked again", || {
+        std::future::ready((since.elapsed() > TWO_LOOKS).then_some(()))
+    })
+    .await;
+    assert_eq!(said(), 1, "once, and not at every look");
+    world.postgres.start_again();
+    world.configure("file:secrets/admin", "store:orders/admin");
+    check(&run(&broker, &["reload"]), 0, "");
+    settled(&broker).await;
+    let listed = run(&broker, &["secret", "list"]);
+    assert!(!String::from_utf8_lossy(&listed.stdout).contains("unsettled"), "{listed:?}");
+    issues(&broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_is_replaced_on_schedule() {
     let world = world();
     world.configure("store:orders/admin\" } }", "store:orders/admin\" } }\nrotate_every = \"1s\"");
@@ -321,7 +370,7 @@ permit (principal, action == Action::"issue", resource == Scope::"shop-db/readon
 "#;
 
 /// Spread over the time that a rotation takes.
-const KILLS: usize = 8;
+const KILLS: u32 = 8;
 
-/// Together as long as the command takes.
-const YIELDS_BETWEEN_KILLS: usize = 4000;
+/// The broker looks every five seconds.
+const TWO_LOOKS: Duration = Duration::from_secs(11);

@@ -111,6 +111,13 @@ pub enum RotateError {
     Journal(#[from] JournalError),
 }
 
+impl RotateError {
+    /// Whether only another configuration helps.
+    const fn is_of_configuration(&self) -> bool {
+        matches!(self, Self::NotKept | Self::Ambiguous(_) | Self::Shared { .. })
+    }
+}
+
 /// Replaces the root credential that `wish` names, for `by`.
 pub async fn rotate(broker: &Arc<Broker>, wish: Wish, by: String) -> Result<Rotated, RotateError> {
     // On a task of its own: a caller that goes away must not stop it between two steps.
@@ -132,9 +139,10 @@ pub async fn tend_always(broker: Arc<Broker>) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     let mut failed: BTreeMap<SecretName, Timestamp> = BTreeMap::new();
     let mut deletion = Again::default();
+    let mut stranded = BTreeSet::new();
     loop {
         looks.tick().await;
-        if let Err(error) = settle_all(&broker).await {
+        if let Err(error) = settle_all(&broker, &mut stranded).await {
             tracing::warn!(%error, "a rotation is not settled yet");
         }
         if deletion.is_due() {
@@ -235,16 +243,29 @@ async fn reload(broker: &Arc<Broker>) -> Result<Reloaded, JournalError> {
     configuration::reload(broker, Asker::default()).await
 }
 
-async fn settle_all(broker: &Arc<Broker>) -> Result<(), RotateError> {
+/// Settles what can be. What the configuration gives no way to settle is `stranded`: that is said
+/// once and listed, and each look sees whether the configuration does by now.
+async fn settle_all(
+    broker: &Arc<Broker>,
+    stranded: &mut BTreeSet<SecretName>,
+) -> Result<(), RotateError> {
     if broker.journal.unsettled_secrets().await?.is_empty() {
+        stranded.clear();
         return Ok(());
     }
     let _one = broker.rotations.one().await;
     let (mut unsettled, mut seen) = (Ok(()), BTreeSet::new());
     // Looked at again: the rotation that held the lock has settled its own.
+    let said = std::mem::take(stranded);
     for left in broker.journal.unsettled_secrets().await? {
         match settle_one(broker, &left, &mut seen).await {
             Ok(()) | Err(RotateError::Failed(_)) => {}
+            Err(error) if error.is_of_configuration() => {
+                if !said.contains(&left.name) {
+                    tracing::warn!(secret = %left.name, %error, "{STRANDED}");
+                }
+                stranded.insert(left.name);
+            }
             // Each alone: a backend that is down holds up no other.
             Err(error) => unsettled = Err(error),
         }
@@ -291,6 +312,10 @@ async fn due(
     let due = targets.into_iter().filter(is_due);
     Ok(due.map(|target| target.root.main().clone()).collect())
 }
+
+/// What an operator reads of a secret whose rotation cannot be settled.
+const STRANDED: &str = "a rotation stays unsettled until one connection logs in with this secret \
+     again, or it is deleted: see `claviger secret list`";
 
 /// Who does what nobody asked for.
 const SCHEDULE: &str = "broker";

@@ -3130,6 +3130,10 @@ pub struct StoredSecret {
     /// Where the configuration in force refers to it.
     #[prost(string, repeated, tag = "5")]
     pub used_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether another value is taking its place, and it is not settled yet which of the two the backend
+    /// accepts.
+    #[prost(bool, tag = "6")]
+    pub unsettled: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteSecretRequest {

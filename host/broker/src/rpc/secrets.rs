@@ -74,9 +74,12 @@ impl SecretService for Secrets {
         self.act(&request, (AdminAction::Secret, "names of secrets")).await?;
         let rows = self.broker.journal.secret_rows().await;
         let rows = rows.map_err(|error| status::of_journal(&error))?;
+        let pending = self.broker.journal.unsettled_secrets().await;
+        let pending = pending.map_err(|error| status::of_journal(&error))?;
         let mut places = self.broker.configuration.current().stored_secrets();
         let secret = |row: crate::journal::SecretRow| v1::StoredSecret {
             used_by: places.remove(&row.name).unwrap_or_default(),
+            unsettled: pending.iter().any(|left| left.name == row.name),
             name: row.name.to_string(),
             version: row.version,
             put_at: Some(convert::timestamp(row.put_at)),

@@ -75,6 +75,8 @@ struct SecretView {
     put_at: String,
     put_by: String,
     used_by: Vec<String>,
+    /// Whether a rotation of it has begun and not ended.
+    unsettled: bool,
 }
 
 impl From<StoredSecret> for SecretView {
@@ -85,6 +87,7 @@ impl From<StoredSecret> for SecretView {
             version: secret.version,
             put_by: secret.put_by,
             used_by: secret.used_by,
+            unsettled: secret.unsettled,
         }
     }
 }
@@ -138,8 +141,10 @@ async fn list(context: &Context) -> Result<(), Failure> {
         return context.printer.json(&secrets);
     }
     let mut table = Table::new(&COLUMNS);
-    for SecretView { name, version, put_at, put_by, used_by } in &secrets {
-        table.row([name.as_str(), &version.to_string(), put_at, put_by, &used_by.join(",")]);
+    for SecretView { name, version, put_at, put_by, used_by, unsettled } in &secrets {
+        let mark = if *unsettled { " (unsettled)" } else { "" };
+        let version = format!("{version}{mark}");
+        table.row([name.as_str(), &version, put_at, put_by, &used_by.join(",")]);
     }
     context.printer.table(&table)
 }
