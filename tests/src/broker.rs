@@ -105,3 +105,10 @@ pub fn claviger(broker: &Broker, args: &[&str]) -> Command {
     command.env("CLAVIGER_ADMIN_SOCKET", broker.admin_socket());
     command
 }
+
+/// Runs a command to its end: its exit code, and what it wrote to standard output and error.
+pub fn run(mut command: Command) -> (i32, String, String) {
+    let output = command.output().expect("claviger runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().expect("it ended by itself"), text(&output.stdout), text(&output.stderr))
+}

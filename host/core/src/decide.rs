@@ -146,7 +146,7 @@ pub fn decide_session(
     now: Timestamp,
 ) -> Result<SessionPermit, Denial> {
     let deny = |reason, policies| {
-        let refused = Refused::Session(ask.clone());
+        let refused = Refused::Session(Box::new(ask.clone()));
         Denial { reason, refused, policies, snapshot: snapshot.digest(), at: now, repeats: 0 }
     };
     // Before the role is looked at: what is wrong with the life must not tell which roles there are.

@@ -61,7 +61,7 @@ pub(super) enum Until {
 
 enum Undo {
     Added(IntentId),
-    Removed(IntentId, Holding),
+    Removed(IntentId, Box<Holding>),
 }
 
 /// Until when a lease counts, if it does: while its agent holds it or is about to, and where
@@ -182,7 +182,7 @@ impl Holdings {
     /// A lease that no longer counts, if it did.
     pub(super) fn remove(&mut self, id: IntentId) {
         if let Some(holding) = self.take(id) {
-            self.undo.push(Undo::Removed(id, holding));
+            self.undo.push(Undo::Removed(id, Box::new(holding)));
         }
     }
 
@@ -230,7 +230,7 @@ impl Holdings {
         while self.undo.len() > mark {
             match self.undo.pop() {
                 Some(Undo::Added(id)) => drop(self.take(id)),
-                Some(Undo::Removed(id, holding)) => self.put(id, holding),
+                Some(Undo::Removed(id, holding)) => self.put(id, *holding),
                 None => return,
             }
         }

@@ -46,7 +46,7 @@ pub fn decide_session_again(
             claimed_reason: None,
             parent: None,
         };
-        let refused = Refused::Session(ask);
+        let refused = Refused::Session(Box::new(ask));
         Denial { reason, refused, policies, snapshot: snapshot.digest(), at: now, repeats: 0 }
     })?;
     Ok(Confirmed { policies, snapshot: snapshot.digest(), lease_limits: Vec::new() })

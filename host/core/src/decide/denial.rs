@@ -57,7 +57,7 @@ impl Denial {
 #[derive(Clone, Debug)]
 pub enum Refused {
     /// A session.
-    Session(SessionAsk),
+    Session(Box<SessionAsk>),
     /// A credential.
     Issue {
         /// Of this session.

@@ -97,9 +97,11 @@ const READERS: Truth = Truth {
     sessions: &["reader"],
     role_max: None,
 };
-/// Everything, two at once for a role; for a top session with all below it three. Three a minute for
-/// both.
+/// Everything, two at once for a role and six a minute; for a top session with all below it three,
+/// also by the minute.
 const FEW: Truth = Truth { grants: &EVERYTHING, sessions: &ROLES, role_max: NonZeroU32::new(2) };
+
+const THREE: NonZeroU32 = NonZeroU32::new(3).unwrap();
 
 struct Truth {
     grants: &'static [(&'static str, &'static str)],
@@ -143,7 +145,8 @@ fn load(open: &str, issue: &str, roles: &[(&str, &[&str])], truth: &Truth) -> Kn
         budgets: Budgets::default(),
     };
     let tree_max = truth.role_max.and_then(|max| max.checked_add(1));
-    sources.budgets.role = Budget { issues_per_minute: tree_max, live_leases: truth.role_max };
+    let role_rate = truth.role_max.and_then(|max| max.checked_mul(THREE));
+    sources.budgets.role = Budget { issues_per_minute: role_rate, live_leases: truth.role_max };
     sources.budgets.session = Budget { issues_per_minute: tree_max, live_leases: tree_max };
     let snapshot = Arc::new(PolicySnapshot::load(sources).expect("valid policies"));
     let Truth { grants, sessions, role_max } = *truth;
