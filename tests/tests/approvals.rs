@@ -10,8 +10,8 @@
 
 use claviger_e2e::broker::{Broker, claviger, run};
 use claviger_e2e::client::{Agent, admin, journal};
-use claviger_e2e::world::{Settings, World, plugins, sha256_of};
 use claviger_e2e::other_user;
+use claviger_e2e::world::{Settings, World, plugins, sha256_of};
 use claviger_proto::v1;
 use serde_json::Value;
 
@@ -228,4 +228,25 @@ async fn what_is_decided_neither_way_is_decided_and_recorded_like_any_other() {
     let request = v1::QueryJournalRequest { action: "admin::approve".into(), ..Default::default() };
     let entries = journal(&broker.admin_socket(), request).await;
     assert!(entries.iter().any(|entry| entry["decision"] == "deny"), "{entries:?}");
+}
+
+#[tokio::test]
+async fn a_grant_covers_nothing_that_was_tightened_since() {
+    if !other_user::available("a second operator approves") {
+        return;
+    }
+    let (world, broker) = two_operators().await;
+    let (readonly, readwrite) = ("max_ttl = \"1h\"", "max_ttl = \"15m\"");
+    world.configure(readonly, "max_ttl = \"2h\"");
+    let (_, told, said) = run(claviger(&broker, &["reload"]));
+    let id = approval_in(&format!("{told}{said}"));
+    assert_eq!(as_nobody(&broker, &["approve", "grant", &id]).0, 0);
+    // Meanwhile somebody finds that too much is possible.
+    world.configure("max_ttl = \"2h\"", readonly);
+    world.configure(readwrite, "max_ttl = \"5m\"");
+    assert_eq!(run(claviger(&broker, &["reload"])).0, 0, "to tighten takes one");
+    world.configure("max_ttl = \"5m\"", readwrite);
+    world.configure(readonly, "max_ttl = \"2h\"");
+    let (code, told, said) = run(claviger(&broker, &["reload", "--approval", &id]));
+    assert_eq!(code, 1, "the grant was of less: {told} {said}");
 }

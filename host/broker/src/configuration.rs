@@ -145,7 +145,8 @@ impl Consent {
 }
 
 /// Who agreed to what `file` loosens; nobody if it loosens nothing, or nobody need be asked.
-/// INVARIANT (two-persons): bound to the bytes of the file, and by somebody else who may approve.
+/// INVARIANT (two-persons): bound to the bytes of the file and to what they loosen now, which grows
+/// when something is tightened meanwhile; and by somebody else who may approve.
 /// It is used up when the rest of the reload has been found good, and before it is recorded.
 fn consent(
     broker: &Broker,
@@ -162,7 +163,8 @@ fn consent(
     let Some(operator) = asker.operator.clone() else {
         return Err(format!("{what}: it takes two operators, so run `claviger reload`"));
     };
-    let request = RequestDigest::of("reload", file.sha256().as_bytes());
+    let bound = format!("{}\n{}", file.sha256(), loosened.join("\n"));
+    let request = RequestDigest::of("reload", bound.as_bytes());
     let asked = Asked { operator: &operator, what: &what, request };
     let now = broker.clock().now();
     let Some(id) = asker.approval else {

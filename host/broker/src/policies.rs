@@ -146,7 +146,9 @@ impl PolicyStore {
         };
         // Only now: what is refused for its own faults uses nobody's agreement up.
         if let Err(problem) = consent() {
-            let refused = signed_like(&entry, Event::ConfigurationRefused);
+            let mut refused = signed_like(&entry, Event::ConfigurationRefused);
+            // The agreement has just been found void.
+            refused.approver = None;
             return self.refuse(journal, refused, vec![problem]).await;
         }
         journal.record(entry).await?;

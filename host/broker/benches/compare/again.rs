@@ -1,13 +1,14 @@
 //! What decides changes while much lives: how long until everything is decided again, and until
 //! what is no longer permitted is ended, while others go on being issued.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use claviger_bench::load::{Spell, count, open};
+use anyhow::{Context, Result, ensure};
+use claviger_bench::load::{Spell, Tally, count, open};
 
 use crate::Bench;
-use crate::claviger::{Claviger, Wanted};
+use crate::claviger::{Asking, Claviger, Wanted};
 use crate::stages::metric;
 
 /// Measures.
@@ -20,11 +21,15 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
     let kept = pass(&claviger, ("again", KEEP)).await?;
     let before = metric(claviger.metrics_port(), ENDED).await?;
     let bystanders = claviger.agents(BYSTANDERS, Wanted::Login).await?;
-    let spell = Spell { warm: Duration::ZERO, counted: kept.max(A_SECOND) };
-    let (bystanders, calm) = open(bystanders, spell, BYSTANDERS_PER_SEC).await?;
-    let change = pass(&claviger, ("again", END));
-    let (ended, meanwhile) = tokio::join!(change, open(bystanders, spell, BYSTANDERS_PER_SEC));
-    let (ended, (_, meanwhile)) = (ended?, meanwhile?);
+    let (bystanders, calm) = open(bystanders, SPELL, BYSTANDERS_PER_SEC).await?;
+    let over = Cell::new(false);
+    let change = async {
+        let ended = pass(&claviger, ("again", END)).await;
+        over.set(true);
+        ended
+    };
+    let (ended, meanwhile) = tokio::join!(change, go_on_issuing(bystanders, &over));
+    let (ended, meanwhile) = (ended?, meanwhile?);
     let gone = metric(claviger.metrics_port(), ENDED).await? - before;
     ensure!(gone >= leases as f64, "{gone} of {leases} leases were ended");
     drop(agents);
@@ -41,6 +46,20 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
         calm.micros(0.99) / 1e3,
     ));
     Ok(())
+}
+
+/// Until the change is over.
+async fn go_on_issuing(mut bystanders: Vec<Asking>, over: &Cell<bool>) -> Result<Tally> {
+    let mut whole: Option<Tally> = None;
+    while !over.get() {
+        let (back, tally) = open(bystanders, SPELL, BYSTANDERS_PER_SEC).await?;
+        bystanders = back;
+        match &mut whole {
+            Some(whole) => whole.add(&tally)?,
+            None => whole = Some(tally),
+        }
+    }
+    whole.context("it was over before it began")
 }
 
 /// Puts another policy beside the others, and waits for the pass that follows. How long the broker
@@ -83,7 +102,8 @@ const BYSTANDERS: usize = 16;
 /// A quiet site's load.
 const BYSTANDERS_PER_SEC: f64 = 100.0;
 
-const A_SECOND: Duration = Duration::from_secs(1);
+/// A stretch of their load.
+const SPELL: Spell = Spell { warm: Duration::ZERO, counted: Duration::from_millis(500) };
 
 /// Longer than a pass may take.
 const PASS_MAX: Duration = Duration::from_secs(60);

@@ -11,6 +11,7 @@ use claviger_core::time::Timestamp;
 use jsonwebtoken::Algorithm;
 use serde_json::value::RawValue;
 use spiffe::bundle::jwt::JwtBundle;
+use spiffe::jwt_source::{MetricsErrorKind, MetricsRecorder};
 use spiffe::{JwtSource, SpiffeId, TrustDomain};
 
 use super::claims::{self, ClaimError, Expected};
@@ -110,7 +111,12 @@ impl Spiffe {
     }
 
     async fn listen(&self, uri: &str) -> Result<(), String> {
-        let source = JwtSource::builder().endpoint(uri).build().await;
+        let source = JwtSource::builder()
+            .endpoint(uri)
+            .initial_sync_timeout(FIRST_ANSWER_MAX)
+            .metrics(Arc::new(Outages))
+            .build()
+            .await;
         let source = source.map_err(|error| error.to_string())?;
         let mut updates = source.updated();
         loop {
@@ -144,6 +150,22 @@ impl Spiffe {
     }
 }
 
+/// Says what happens on the stream: the source itself says nothing.
+struct Outages;
+
+impl MetricsRecorder for Outages {
+    fn record_update(&self) {}
+
+    fn record_reconnect(&self) {}
+
+    fn record_error(&self, kind: MetricsErrorKind) {
+        tracing::warn!(
+            problem = kind.as_str(),
+            "the Workload API fails: its last JWT bundle stays in force"
+        );
+    }
+}
+
 /// The bundle as the JWK set that it was.
 fn document(bundle: &JwtBundle) -> Result<Vec<u8>, String> {
     let keys = bundle.jwt_authorities().map(|key| serde_json::from_slice(key.jwk_json()));
@@ -151,6 +173,9 @@ fn document(bundle: &JwtBundle) -> Result<Vec<u8>, String> {
     let keys = keys.map_err(|error| error.to_string())?;
     serde_json::to_vec(&BTreeMap::from([("keys", keys)])).map_err(|error| error.to_string())
 }
+
+/// As long as the TLS listeners wait for their first answer.
+const FIRST_ANSWER_MAX: Duration = Duration::from_secs(15);
 
 /// A Workload API that has no bundle for the broker is asked again after this; one that streams
 /// says by itself what is new.

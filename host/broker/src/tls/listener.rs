@@ -11,7 +11,7 @@ use claviger_core::ports::Clock;
 use claviger_core::time::Timestamp;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -79,8 +79,7 @@ impl Slots {
             return Some(room);
         };
         if let Some(shares) = &self.shares {
-            let share = shares.of(certificate.name().unwrap_or_default());
-            room.push(share.try_acquire_owned().ok()?);
+            room.push(shares.take(certificate.name().unwrap_or_default())?);
         }
         Some(room)
     }
@@ -93,13 +92,15 @@ impl Slots {
 }
 
 impl Shares {
-    /// The places of `name`. Names without a connection are forgotten, so that there are no more of
+    /// A place of `name`. Names without a connection are forgotten, so that there are no more of
     /// them than connections.
-    fn of(&self, name: &str) -> Arc<Semaphore> {
+    fn take(&self, name: &str) -> Option<OwnedSemaphorePermit> {
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         named.retain(|_, places| places.available_permits() < self.each);
         let places = named.entry(name.to_owned());
-        Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(self.each))))
+        let places = places.or_insert_with(|| Arc::new(Semaphore::new(self.each)));
+        // Under the lock: otherwise another name's look could forget this one in between.
+        Arc::clone(places).try_acquire_owned().ok()
     }
 }
 
