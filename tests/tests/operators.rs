@@ -341,6 +341,32 @@ async fn a_revocation_goes_on_when_its_operator_may_hear_no_more_of_it() {
 }
 
 #[tokio::test]
+async fn who_may_end_a_roles_sessions_may_revoke_what_an_ended_one_left() {
+    let remote = Remote::start().await;
+    let policy = format!(
+        "permit (principal == Operator::{AGENT:?}, action == Action::\"admin::read\", resource);\n\
+         permit (principal == Operator::{AGENT:?}, action == Action::\"admin::revoke\", \
+             resource in Role::\"support-triage\");\n"
+    );
+    let mut operator = certified(&remote, &policy).await;
+    let agent = Agent::open(&remote.broker.socket(), "support-triage").await.expect("a session");
+    agent.issue("orders-db/readonly").await.expect("a credential");
+    // The backend is down, and the agent closes its session before anybody can end it.
+    remote.world.postgres.stop();
+    assert_eq!(agent.close().await.expect("closed").leases_due, 1);
+    let selector = v1::revoke_request::Selector::SessionId(agent.session.clone());
+    let request = v1::RevokeRequest { selector: Some(selector), ..Default::default() };
+    let mut told = operator.revoke(request).await.expect("admitted").into_inner();
+    remote.world.postgres.start_again();
+    let mut last = None;
+    while let Some(progress) = told.message().await.expect("the stream is open") {
+        last = Some((progress.leases_matched, progress.leases_gone));
+    }
+    assert_eq!(last, Some((1, 1)));
+    remote.world.until_no_logins().await;
+}
+
+#[tokio::test]
 async fn a_backends_leases_end_and_their_sessions_go_on() {
     let world = World::new();
     let broker = Broker::start(&world).await;

@@ -159,6 +159,16 @@ impl SqliteJournal {
         self.readers.read(move |conn| Ok(sessions::running_session(conn, session)?.is_some())).await
     }
 
+    /// The session of that id, also if it has ended; if there was one.
+    pub async fn session(&self, id: SessionId) -> Result<Option<SessionRow>, JournalError> {
+        let query = SessionQuery {
+            id: Some(id),
+            ended: EndedSessions::Included,
+            ..SessionQuery::default()
+        };
+        self.readers.read(move |conn| Ok(sessions::page(conn, &query, ("", 1))?.pop())).await
+    }
+
     /// Streams entries, oldest first, holding no more than a page of them.
     pub fn entries(&self, query: EntryQuery) -> Streamed<RecordedEntry> {
         entries::entries(Arc::clone(&self.readers), query)

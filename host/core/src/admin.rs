@@ -116,12 +116,12 @@ impl AdminAction {
 pub enum AdminResource {
     /// The broker as a whole.
     Broker,
-    /// A session; with what is known of it, if it lives.
+    /// A session; with what is known of it, also if it has ended.
     Session {
         /// Its id.
         id: SessionId,
-        /// The session.
-        live: Option<Arc<Session>>,
+        /// The session, unless there never was one of that id.
+        known: Option<Arc<Session>>,
     },
     /// All sessions of a role.
     Role(RoleName),

@@ -19,6 +19,8 @@ use super::rows::{bytes32, json, maybe_moment, maybe_named, millis, moment, pars
 /// Which sessions are wanted. What is absent does not restrict; the rest restricts together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionQuery {
+    /// Only this one.
+    pub id: Option<SessionId>,
     /// Only those of this role.
     pub role: Option<RoleName>,
     /// Only those for this requester.
@@ -186,6 +188,7 @@ pub(super) fn page(
         sql.push_str(" AND ended_at IS NULL");
     }
     let columns = [
+        (" AND id = ?", query.id.map(|id| id.to_string())),
         (" AND role = ?", query.role.as_ref().map(ToString::to_string)),
         (" AND requester = ?", query.requester.clone()),
         (" AND json_extract(principal, '$.id') = ?", query.workload.clone()),

@@ -227,7 +227,7 @@ impl AdminService for Admin {
         let parsed = revoke::parse(request.get_ref());
         let parsed = self.gate.read(request.extensions(), AdminAction::Revoke, parsed).await?;
         let dry_run = if request.get_ref().dry_run { DryRun::Yes } else { DryRun::No };
-        let act = revoke::act(&self.broker, &parsed, dry_run);
+        let act = revoke::act(&self.broker, &parsed, dry_run).await?;
         let permit = self.gate.admit(request.extensions(), act).await?;
         if dry_run == DryRun::Yes {
             let preview = revoke::preview(&self.broker, parsed.selector).await?;

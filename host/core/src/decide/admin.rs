@@ -143,11 +143,11 @@ mod tests {
     #[test]
     fn a_team_revokes_what_is_its_own_and_nothing_else() {
         let session = fixture::session();
-        let (id, live) = (session.id(), Some(session));
+        let (id, known) = (session.id(), Some(session));
         let own = [
             AdminResource::Role("reader".parse().unwrap()),
             AdminResource::Requester("unix:1000".into()),
-            AdminResource::Session { id, live },
+            AdminResource::Session { id, known },
         ];
         for resource in own {
             let found = check((Standing::Unlisted, PAYMENTS), AdminAction::Revoke, &resource);
@@ -161,7 +161,7 @@ mod tests {
             AdminResource::Requester("unix:1001".into()),
             AdminResource::Workload("unix:1000".into()),
             AdminResource::Backend("orders-db".parse().unwrap()),
-            AdminResource::Session { id, live: None },
+            AdminResource::Session { id, known: None },
         ];
         for resource in others {
             let found = check((Standing::Unlisted, PAYMENTS), AdminAction::Revoke, &resource);

@@ -170,7 +170,7 @@ impl Engine {
 
     /// The entities that tell what a resource is, and everything that it is in.
     fn acted_on(&self, of: &AdminResource) -> Result<(Vec<Entity>, Vec<EntityUid>), Unaskable> {
-        let AdminResource::Session { live: Some(session), .. } = of else {
+        let AdminResource::Session { known: Some(session), .. } = of else {
             let resource = self.model.admin_resource(of);
             return Ok((
                 vec![self.known.entity(&resource)],

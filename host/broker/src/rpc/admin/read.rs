@@ -203,6 +203,7 @@ pub fn person(field: &str, id: &str) -> Result<String, Status> {
 /// Reads which sessions are wanted.
 pub fn session_query(request: &v1::ListSessionsRequest) -> Result<SessionQuery, Status> {
     Ok(SessionQuery {
+        id: None,
         role: optional("role", &request.role)?,
         requester: optional_person("requester", &request.requester)?,
         workload: optional_person("workload", &request.workload)?,

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use claviger_core::admin::{AdminAction, AdminResource, Selector};
-use claviger_core::ports::{Policies, Ports};
+use claviger_core::ids::SessionId;
+use claviger_core::ports::{JournalError, Policies, Ports};
 use claviger_core::prompt::PromptDigest;
+use claviger_core::session::Session;
 use claviger_proto::v1;
 use claviger_proto::v1::revoke_request::Selector as Message;
 use prost::Message as _;
@@ -51,15 +53,16 @@ pub fn parse(request: &v1::RevokeRequest) -> Result<Parsed, Status> {
 }
 
 /// What the policies are asked about.
-pub fn act(broker: &Broker, parsed: &Parsed, dry_run: DryRun) -> Act {
+pub async fn act(broker: &Broker, parsed: &Parsed, dry_run: DryRun) -> Result<Act, Status> {
     let (action, what) = match dry_run {
         DryRun::Yes => {
             (AdminAction::Read, format!("what a revocation would end: {}", parsed.selector))
         }
         DryRun::No => (AdminAction::Revoke, format!("revocation: {}", parsed.selector)),
     };
-    let resource = resource(broker, &parsed.selector);
-    Act { action, resource, what, claimed_reason: parsed.reason.clone() }
+    let resource = resource(broker, &parsed.selector).await;
+    let resource = resource.map_err(|error| status::of_journal(&error))?;
+    Ok(Act { action, resource, what, claimed_reason: parsed.reason.clone() })
 }
 
 /// Exactly what is asked for, whatever approval comes with it; and that approval.
@@ -78,10 +81,10 @@ pub enum DryRun {
     No,
 }
 
-fn resource(broker: &Broker, selector: &Selector) -> AdminResource {
-    match selector {
+async fn resource(broker: &Broker, selector: &Selector) -> Result<AdminResource, JournalError> {
+    Ok(match selector {
         Selector::Session(id) => {
-            AdminResource::Session { id: *id, live: broker.sessions.by_id(*id) }
+            AdminResource::Session { id: *id, known: known(broker, *id).await? }
         }
         Selector::Role(name) => AdminResource::Role(name.clone()),
         Selector::Requester(id) => AdminResource::Requester(id.clone()),
@@ -89,7 +92,17 @@ fn resource(broker: &Broker, selector: &Selector) -> AdminResource {
         Selector::Backend(name) => AdminResource::Backend(name.clone()),
         Selector::Prompt(digest) => of_prompt(broker, digest),
         Selector::Everything => AdminResource::Broker,
+    })
+}
+
+/// A session that has ended is still its role's: what it held may work still, and whoever may end
+/// the role's sessions may see to that.
+async fn known(broker: &Broker, id: SessionId) -> Result<Option<Arc<Session>>, JournalError> {
+    if let Some(live) = broker.sessions.by_id(id) {
+        return Ok(Some(live));
     }
+    let recorded = broker.journal.session(id).await?;
+    Ok(recorded.map(|row| Arc::new(row.session)))
 }
 
 /// A prompt file belongs to its role. Where two roles share its bytes, who may end only one of
@@ -133,7 +146,8 @@ fn query(selector: &Selector) -> SessionQuery {
         Selector::Requester(id) => SessionQuery { requester: Some(id.clone()), ..all },
         Selector::Workload(id) => SessionQuery { workload: Some(id.clone()), ..all },
         Selector::Prompt(digest) => SessionQuery { prompt_digest: Some(*digest), ..all },
-        Selector::Session(_) | Selector::Backend(_) | Selector::Everything => all,
+        Selector::Session(id) => SessionQuery { id: Some(*id), ..all },
+        Selector::Backend(_) | Selector::Everything => all,
     }
 }
 
