@@ -29,7 +29,7 @@ mod withdraw;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -186,6 +186,11 @@ impl SqliteJournal {
     /// Streams the leases that match.
     pub fn lease_rows(&self, query: LeaseQuery) -> Streamed<LeaseRow> {
         query::leases(Arc::clone(&self.readers), query)
+    }
+
+    /// These leases, whatever their state; [`ENDED_AT_ONCE`] at most, so that the read is short.
+    pub async fn lease_rows_of(&self, ids: Vec<IntentId>) -> Result<Vec<LeaseRow>, JournalError> {
+        self.readers.read(move |conn| leases::rows_of(conn, &ids)).await
     }
 
     /// Streams the sessions that match, oldest first.

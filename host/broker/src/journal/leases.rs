@@ -454,6 +454,19 @@ pub(super) fn unsettled(conn: &Connection, session: SessionId) -> Result<Vec<Lea
     Ok(leases)
 }
 
+/// These leases, whatever their state.
+pub(super) fn rows_of(conn: &Connection, ids: &[IntentId]) -> Result<Vec<LeaseRow>, Fault> {
+    let mut statement = conn.prepare_cached(&sql_of_one())?;
+    let mut found = Vec::new();
+    for id in ids {
+        let mut rows = statement.query([id.to_string()])?;
+        if let Some(row) = rows.next()? {
+            found.push(StoredLease::read(row)?.into_row());
+        }
+    }
+    Ok(found)
+}
+
 /// Up to `limit` leases that are open or active in a session that has not ended, from the one
 /// after `after` on.
 pub(super) fn held_after(

@@ -11,5 +11,5 @@ mod secrecy;
 mod secrets;
 mod trees;
 mod withdraw;
-mod world;
+pub(crate) mod world;
 mod writer;

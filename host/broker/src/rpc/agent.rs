@@ -155,14 +155,13 @@ impl AgentService for Agent {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let live = self.session(&request).await?;
         let proof_ends = authenticate::proof_ends(request.extensions());
-        let stream = watch::start(watch::Watched {
-            broker: Arc::clone(&self.broker),
+        let watched = watch::Watched {
             watcher: live.watch(),
             beat: self.heartbeat_grace / 3,
             proof_ends,
             draining: self.draining.clone(),
-        });
-        Ok(Response::new(stream))
+        };
+        Ok(Response::new(watch::start(Arc::clone(&self.broker.journal), watched)))
     }
 
     async fn list_leases(

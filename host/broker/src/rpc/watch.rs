@@ -1,30 +1,30 @@
-//! The `Watch` stream: the session's heartbeat and its news.
+//! The `Watch` stream: the session's heartbeat and its news. What the news does not tell, because
+//! the stream was not there yet or lagged, is asked of the journal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use claviger_core::ids::IntentId;
-use claviger_core::lease::LeaseState;
-use claviger_core::ports::{Clock, Journal, Ports};
+use claviger_core::ids::{IntentId, SessionId};
+use claviger_core::lease::{DueCause, LeaseState};
+use claviger_core::ports::JournalError;
 use claviger_core::time::Timestamp;
 use claviger_proto::v1;
 use claviger_proto::v1::watch_response::Event;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc::Sender;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{convert, status};
 use crate::authenticate::AuthenticateError;
-use crate::broker::Broker;
-use crate::journal::{JournalNews, Why};
+use crate::broker::now;
+use crate::journal::{ENDED_AT_ONCE, JournalNews, LeaseQuery, SqliteJournal, Why};
 use crate::sessions::Watcher;
 
 /// What one stream needs.
 pub struct Watched {
-    /// The broker.
-    pub broker: Arc<Broker>,
     /// Keeps the session alive.
     pub watcher: Watcher,
     /// How often a heartbeat is sent.
@@ -32,95 +32,188 @@ pub struct Watched {
     /// When the certificate of the connection expires, if it has one.
     pub proof_ends: Option<Timestamp>,
     /// Turns true when the broker shuts down.
-    pub draining: tokio::sync::watch::Receiver<bool>,
+    pub draining: watch::Receiver<bool>,
 }
 
 type Reply = Result<v1::WatchResponse, Status>;
 
 /// Starts the stream. It ends with the session, with the client, or with the broker.
-pub fn start(watched: Watched) -> ReceiverStream<Reply> {
-    let (sender, receiver) = tokio::sync::mpsc::channel(EVENTS_QUEUED_MAX);
+pub fn start(journal: Arc<SqliteJournal>, watched: Watched) -> ReceiverStream<Reply> {
+    let (sender, receiver) = mpsc::channel(EVENTS_QUEUED_MAX);
     tokio::spawn(async move {
         let gone = sender.clone();
+        let account = Account::new(&journal, watched.watcher.session().id(), journal.news());
         tokio::select! {
-            () = run(watched, sender) => {}
+            () = run(watched, account, sender) => {}
             () = gone.closed() => {}
         }
     });
     ReceiverStream::new(receiver)
 }
 
-async fn run(watched: Watched, sender: Sender<Reply>) {
-    // Subscribed before the leases are read, so that no change falls between the two.
-    let mut news = watched.broker.journal.news();
-    let session = watched.watcher.session().id();
-    let mut warnings = Warnings::default();
-    match watched.broker.journal().leases(session).await {
-        Ok(leases) => leases.iter().for_each(|lease| {
-            warnings.set(lease.id, watched.now(), expiry(lease.state, lease.expires_at));
-        }),
-        Err(error) => {
-            let _gone = sender.send(Err(status::of_journal(&error))).await;
-            return;
-        }
+async fn run(watched: Watched, account: Account<'_>, sender: mpsc::Sender<Reply>) {
+    if let Err(last_word) = tell(&watched, account, &sender).await {
+        let _gone = sender.send(Err(last_word)).await;
     }
+}
+
+async fn tell(
+    watched: &Watched,
+    mut account: Account<'_>,
+    sender: &mpsc::Sender<Reply>,
+) -> Result<(), Status> {
+    let of_journal = |error: JournalError| status::of_journal(&error);
+    let mut events = account.begin(now()).await.map_err(of_journal)?;
     let mut draining = watched.draining.clone();
     let mut beat = tokio::time::interval(watched.beat);
     loop {
-        if watched.proof_ends.is_some_and(|ends| watched.now().whole_second() > ends) {
-            let expired = status::of_authentication(&AuthenticateError::ExpiredCertificate);
-            let _gone = sender.send(Err(expired)).await;
-            return;
+        for event in events {
+            let last = matches!(event, Event::SessionEnding(_));
+            let sent = sender.send(Ok(v1::WatchResponse { event: Some(event) })).await;
+            if last || sent.is_err() {
+                return Ok(());
+            }
         }
-        let warning = warnings.next();
-        let wait = warning.map_or(IDLE_WAIT, |(at, ..)| at.since(watched.now()));
+        if watched.proof_ends.is_some_and(|ends| now().whole_second() > ends) {
+            return Err(status::of_authentication(&AuthenticateError::ExpiredCertificate));
+        }
+        let wait = account.warnings.next().map_or(IDLE_WAIT, |(at, ..)| at.since(now()));
         let wait = wait.min(watched.proof_left());
-        let event = tokio::select! {
-            _ = beat.tick() => heartbeat(watched.now()),
-            () = tokio::time::sleep(wait) => match warnings.take(watched.now()) {
-                Some(event) => event,
-                None => continue,
-            },
-            _ = draining.wait_for(|draining| *draining) => ending("draining", None),
-            heard = news.recv() => match heard {
-                Ok(JournalNews::SessionEnded { session: ended, cause, why }) if ended == session => {
-                    ending(cause.as_str(), why)
-                }
-                Ok(JournalNews::LeaseChanged { session: of, lease, state, cause, expires_at, why }) if of == session => {
-                    warnings.set(lease, watched.now(), expiry(state, expires_at));
-                    if matches!(state, LeaseState::Open | LeaseState::Active) { continue }
-                    let cause = cause.map(|cause| cause.as_str().to_owned()).unwrap_or_default();
-                    let (reason, code) = told(why);
-                    Event::LeaseChanged(v1::LeaseChanged {
-                        lease_id: lease.to_string(),
-                        state: convert::lease_state(state).into(),
-                        cause,
-                        reason,
-                        code,
-                    })
-                }
-                Ok(_) | Err(RecvError::Lagged(_)) => continue,
-                Err(RecvError::Closed) => ending("draining", None),
-            },
+        events = tokio::select! {
+            _ = beat.tick() => vec![heartbeat(now())],
+            () = tokio::time::sleep(wait) => account.warnings.take(now()).into_iter().collect(),
+            () = drained(&mut draining) => vec![ending("draining", None)],
+            heard = account.news.recv() => account.hear(heard, now()).await.map_err(of_journal)?,
         };
-        let last = matches!(event, Event::SessionEnding(_));
-        let sent = sender.send(Ok(v1::WatchResponse { event: Some(event) })).await;
-        if last || sent.is_err() {
-            return;
-        }
     }
 }
 
 impl Watched {
-    fn now(&self) -> Timestamp {
-        self.broker.clock().now()
-    }
-
     /// Until the certificate has expired; without one there is nothing to wait for.
     fn proof_left(&self) -> Duration {
         // The last second still counts.
-        self.proof_ends.map_or(IDLE_WAIT, |ends| ends.since(self.now()) + Duration::from_secs(1))
+        self.proof_ends.map_or(IDLE_WAIT, |ends| ends.since(now()) + Duration::from_secs(1))
     }
+}
+
+/// What is known to the client of its session, so that what it missed can be told.
+struct Account<'a> {
+    journal: &'a SqliteJournal,
+    session: SessionId,
+    news: broadcast::Receiver<JournalNews>,
+    /// Where each lease stood last; those in a final state are left out.
+    leases: BTreeMap<IntentId, LeaseState>,
+    warnings: Warnings,
+}
+
+/// Where a lease stands.
+struct LeaseNow {
+    id: IntentId,
+    state: LeaseState,
+    cause: Option<DueCause>,
+    expires_at: Timestamp,
+    why: Option<Why>,
+}
+
+impl<'a> Account<'a> {
+    /// Subscribed before the journal is asked, so that no change falls between the two.
+    fn new(
+        journal: &'a SqliteJournal,
+        session: SessionId,
+        news: broadcast::Receiver<JournalNews>,
+    ) -> Self {
+        let (leases, warnings) = (BTreeMap::new(), Warnings::default());
+        Self { journal, session, news, leases, warnings }
+    }
+
+    /// The end of the session, if it came before anybody listened. Its leases the client lists.
+    async fn begin(&mut self, now: Timestamp) -> Result<Vec<Event>, JournalError> {
+        let mut events = self.look(now).await?;
+        events.retain(|event| matches!(event, Event::SessionEnding(_)));
+        Ok(events)
+    }
+
+    async fn hear(
+        &mut self,
+        heard: Result<JournalNews, RecvError>,
+        now: Timestamp,
+    ) -> Result<Vec<Event>, JournalError> {
+        match heard {
+            Ok(JournalNews::SessionEnded { session, cause, why }) if session == self.session => {
+                Ok(vec![ending(cause.as_str(), why)])
+            }
+            Ok(JournalNews::LeaseChanged { session, lease: id, state, cause, expires_at, why })
+                if session == self.session =>
+            {
+                let lease = LeaseNow { id, state, cause, expires_at, why };
+                Ok(self.stands(lease, now).into_iter().collect())
+            }
+            Ok(_) => Ok(Vec::new()),
+            Err(RecvError::Lagged(_)) => {
+                // What is left of the old news is in the journal, and older than what it says.
+                self.news = self.news.resubscribe();
+                self.look(now).await
+            }
+            Err(RecvError::Closed) => Ok(vec![ending("draining", None)]),
+        }
+    }
+
+    /// What the journal says and the client does not know. Why something is no longer permitted is
+    /// told in the news alone. Of a lease that came and went unheard nothing is told: it is no
+    /// longer listed.
+    async fn look(&mut self, now: Timestamp) -> Result<Vec<Event>, JournalError> {
+        let recorded = self.journal.session(self.session).await?;
+        if let Some((_, cause)) = recorded.and_then(|row| row.end) {
+            return Ok(vec![ending(cause.as_str(), None)]);
+        }
+        let query = LeaseQuery { session: Some(self.session), ..LeaseQuery::default() };
+        let unsettled: Result<Vec<_>, _> = self.journal.lease_rows(query).collect().await;
+        let mut rows = unsettled?;
+        let listed: BTreeSet<IntentId> = rows.iter().map(|row| row.lease.id).collect();
+        let known = self.leases.keys().copied();
+        let settled: Vec<IntentId> = known.filter(|id| !listed.contains(id)).collect();
+        for some in settled.chunks(ENDED_AT_ONCE) {
+            rows.extend(self.journal.lease_rows_of(some.to_vec()).await?);
+        }
+        let mut events = Vec::new();
+        for row in rows {
+            let (id, state, expires_at) = (row.lease.id, row.lease.state, row.lease.expires_at);
+            let lease = LeaseNow { id, state, cause: row.cause, expires_at, why: None };
+            events.extend(self.stands(lease, now));
+        }
+        Ok(events)
+    }
+
+    /// Takes in where a lease stands. What the client knows already is no event, nor is that it
+    /// may use it.
+    fn stands(&mut self, lease: LeaseNow, now: Timestamp) -> Option<Event> {
+        let LeaseNow { id, state, cause, expires_at, why } = lease;
+        let before = match state.is_final() {
+            true => self.leases.remove(&id),
+            false => self.leases.insert(id, state),
+        };
+        if before == Some(state) {
+            return None;
+        }
+        self.warnings.set(id, now, expiry(state, expires_at));
+        if matches!(state, LeaseState::Open | LeaseState::Active) {
+            return None;
+        }
+        let cause = cause.map(|cause| cause.as_str().to_owned()).unwrap_or_default();
+        let (reason, code) = told(why);
+        Some(Event::LeaseChanged(v1::LeaseChanged {
+            lease_id: id.to_string(),
+            state: convert::lease_state(state).into(),
+            cause,
+            reason,
+            code,
+        }))
+    }
+}
+
+async fn drained(draining: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, and so the process is about to be.
+    let _gone = draining.wait_for(|draining| *draining).await;
 }
 
 /// When to warn of which lease's expiry: once four fifths of its remaining life have passed.
@@ -170,9 +263,12 @@ fn told(why: Option<Why>) -> (String, String) {
     why.map(|why| (why.reason, why.code.to_owned())).unwrap_or_default()
 }
 
-/// A client that reads slower than this many events behind is waited for; the events it misses
-/// meanwhile are the broadcast's to drop, and it can list its leases.
+/// A client that reads slower than this many events behind is waited for; what it misses meanwhile
+/// is the broadcast's to drop, and the account's to find again.
 const EVENTS_QUEUED_MAX: usize = 32;
 
 /// With nothing to warn of, look again now and then.
 const IDLE_WAIT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests;

@@ -32,11 +32,11 @@ use crate::journal::{JournalOptions, OpenJournalError, Opened, SealingKey, Sqlit
 use crate::rates::Rates;
 
 /// Everything that the core's flows need.
-pub(super) struct World {
-    pub(super) journal: SqliteJournal,
-    pub(super) policies: TestPolicies,
-    pub(super) clock: TestClock,
-    pub(super) plugins: TestPlugins,
+pub(crate) struct World {
+    pub(crate) journal: SqliteJournal,
+    pub(crate) policies: TestPolicies,
+    pub(crate) clock: TestClock,
+    pub(crate) plugins: TestPlugins,
     entropy: TestEntropy,
     sessions: AtomicU64,
     _folder: Option<TempDir>,
@@ -45,14 +45,14 @@ pub(super) struct World {
 
 impl World {
     /// A new journal with the fixture's policies in force.
-    pub(super) async fn new() -> Arc<Self> {
+    pub(crate) async fn new() -> Arc<Self> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.db");
         Self::open(path, Some(folder)).await
     }
 
     /// The same at a given place.
-    pub(super) async fn at(path: PathBuf) -> Arc<Self> {
+    pub(crate) async fn at(path: PathBuf) -> Arc<Self> {
         Self::open(path, None).await
     }
 
@@ -72,26 +72,26 @@ impl World {
         world
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Closes the journal; the folder stays until the returned guard is dropped.
-    pub(super) async fn close(self: Arc<Self>) -> (PathBuf, Option<TempDir>) {
+    pub(crate) async fn close(self: Arc<Self>) -> (PathBuf, Option<TempDir>) {
         let world = Arc::into_inner(self).expect("nobody else holds the world");
         world.journal.close().await;
         (world.path, world._folder)
     }
 
     /// Records that `snapshot` was loaded, which puts it in force for `open_intent`.
-    pub(super) async fn load_policies(&self, snapshot: &PolicySnapshot) {
+    pub(crate) async fn load_policies(&self, snapshot: &PolicySnapshot) {
         let mut entry = Entry::new(self.clock.now(), Event::PoliciesLoaded);
         entry.snapshot = Some(snapshot.digest());
         self.journal.record(entry).await.unwrap();
     }
 
     /// Puts the fixture's policies with `more` beside them in force, as a reload does.
-    pub(super) async fn put_in_force(&self, more: &str) -> SnapshotDigest {
+    pub(crate) async fn put_in_force(&self, more: &str) -> SnapshotDigest {
         let mut sources = fixture::sources();
         let file = PolicyFile { path: "more.cedar".to_owned(), text: more.to_owned() };
         sources.policies.push(file);
@@ -99,7 +99,7 @@ impl World {
     }
 
     /// A snapshot of `sources` is in force from here on.
-    pub(super) async fn put_sources_in_force(&self, sources: PolicySources) -> SnapshotDigest {
+    pub(crate) async fn put_sources_in_force(&self, sources: PolicySources) -> SnapshotDigest {
         let snapshot = Arc::new(PolicySnapshot::load(sources).unwrap());
         self.load_policies(&snapshot).await;
         let digest = snapshot.digest();
@@ -108,7 +108,7 @@ impl World {
     }
 
     /// A session that has begun.
-    pub(super) async fn session(&self) -> Arc<Session> {
+    pub(crate) async fn session(&self) -> Arc<Session> {
         let number = u8::try_from(self.sessions.fetch_add(1, Ordering::Relaxed) + 1).unwrap();
         let session = fixture::session_in(&self.policies.0, number);
         self.journal.begin_session(&session, &token(number), &self.begun()).await.unwrap();
@@ -116,24 +116,24 @@ impl World {
     }
 
     /// A session below `parent`.
-    pub(super) async fn child(&self, parent: &Arc<Session>) -> Result<Arc<Session>, BeginError> {
+    pub(crate) async fn child(&self, parent: &Arc<Session>) -> Result<Arc<Session>, BeginError> {
         let number = u8::try_from(self.sessions.fetch_add(1, Ordering::Relaxed) + 1).unwrap();
         let session = fixture::child_in(&self.policies.0, parent, number);
         self.journal.begin_session(&session, &token(number), &self.begun()).await?;
         Ok(session)
     }
 
-    pub(super) fn begun(&self) -> Begun {
+    pub(crate) fn begun(&self) -> Begun {
         let policies = vec!["fixture.open".to_owned()];
         Begun { policies, snapshot: self.policies.0.digest(), claimed_reason: None }
     }
 
     /// Issues the fixture's scope to `session`, by the core's flow.
-    pub(super) async fn issue(&self, session: &Arc<Session>) -> Result<Lease, IssueError> {
+    pub(crate) async fn issue(&self, session: &Arc<Session>) -> Result<Lease, IssueError> {
         self.issue_for(session, &fixture::ask()).await
     }
 
-    pub(super) async fn issue_for(
+    pub(crate) async fn issue_for(
         &self,
         session: &Arc<Session>,
         ask: &Ask,
@@ -142,30 +142,30 @@ impl World {
     }
 
     /// What the worker would take now.
-    pub(super) async fn take_due(&self) -> Vec<DueLease> {
+    pub(crate) async fn take_due(&self) -> Vec<DueLease> {
         self.journal.take_due(&backend(), self.clock.now(), 100).await.unwrap()
     }
 }
 
 /// What the journal is to keep of the token of the session with this number.
-pub(super) fn token(number: u8) -> KnownToken {
+pub(crate) fn token(number: u8) -> KnownToken {
     let (_, hash) = mint_token(&[number; 32]);
     KnownToken { hash, binding: Binding::Unix { uid: 1000 } }
 }
 
 /// The token of the session with this number, counted from 1, as its agent would send it.
-pub(super) fn token_text(number: u8) -> String {
+pub(crate) fn token_text(number: u8) -> String {
     let text = format!("clvs_{}", data_encoding::BASE64URL_NOPAD.encode(&[number; 32]));
     assert_eq!(TokenHash::of(&text), mint_token(&[number; 32]).1, "the form of tokens changed");
     text
 }
 
 /// Opens the journal at `path` with the key of the tests.
-pub(super) fn open(path: &Path) -> Result<Opened, OpenJournalError> {
+pub(crate) fn open(path: &Path) -> Result<Opened, OpenJournalError> {
     SqliteJournal::open(options(path))
 }
 
-pub(super) fn options(path: &Path) -> JournalOptions {
+pub(crate) fn options(path: &Path) -> JournalOptions {
     JournalOptions {
         path: path.to_owned(),
         sealing_key: SealingKey::take(&mut [7; 32]),
@@ -176,21 +176,21 @@ pub(super) fn options(path: &Path) -> JournalOptions {
 }
 
 /// A connection of somebody else to the journal's file.
-pub(super) fn stranger(path: &Path) -> rusqlite::Connection {
+pub(crate) fn stranger(path: &Path) -> rusqlite::Connection {
     let conn = rusqlite::Connection::open(path).unwrap();
     conn.busy_timeout(Duration::from_secs(5)).unwrap();
     conn
 }
 
-pub(super) fn backend() -> BackendName {
+pub(crate) fn backend() -> BackendName {
     "orders-db".parse().unwrap()
 }
 
-pub(super) const INTENT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const INTENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the plugin of the tests hands back as its handle, and as the credential's password.
-pub(super) const HANDLE: &str = "handle-for-revocation";
-pub(super) const PASSWORD: &str = "the-minted-password";
+pub(crate) const HANDLE: &str = "handle-for-revocation";
+pub(crate) const PASSWORD: &str = "the-minted-password";
 
 impl Ports for World {
     type Clock = TestClock;
@@ -226,10 +226,10 @@ impl Ports for World {
 }
 
 /// A clock that stands still until it is set.
-pub(super) struct TestClock(AtomicU64);
+pub(crate) struct TestClock(AtomicU64);
 
 impl TestClock {
-    pub(super) fn advance(&self, by: Duration) -> Timestamp {
+    pub(crate) fn advance(&self, by: Duration) -> Timestamp {
         self.0.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
         self.now()
     }
@@ -242,7 +242,7 @@ impl Clock for TestClock {
 }
 
 /// Counts, so that no two ids are the same.
-pub(super) struct TestEntropy(AtomicU64);
+pub(crate) struct TestEntropy(AtomicU64);
 
 impl Entropy for TestEntropy {
     fn fill(&self, bytes: &mut [u8]) {
@@ -254,9 +254,9 @@ impl Entropy for TestEntropy {
 }
 
 /// The fixture's snapshot, and another one in its place once a test has put one in force.
-pub(super) struct TestPolicies(
-    pub(super) Arc<PolicySnapshot>,
-    pub(super) Mutex<Option<Arc<PolicySnapshot>>>,
+pub(crate) struct TestPolicies(
+    pub(crate) Arc<PolicySnapshot>,
+    pub(crate) Mutex<Option<Arc<PolicySnapshot>>>,
 );
 
 impl Policies for TestPolicies {
@@ -274,14 +274,14 @@ type Meanwhile =
 
 /// Mints at once, unless a test has something happen while it mints, or has it fail.
 #[derive(Default)]
-pub(super) struct TestPlugins {
+pub(crate) struct TestPlugins {
     meanwhile: Mutex<Option<Meanwhile>>,
     error: Mutex<Option<PluginError>>,
 }
 
 impl TestPlugins {
     /// The next time something is minted, `happens` first.
-    pub(super) fn meanwhile<F>(&self, happens: impl FnOnce(IntentId) -> F + Send + 'static)
+    pub(crate) fn meanwhile<F>(&self, happens: impl FnOnce(IntentId) -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -289,13 +289,13 @@ impl TestPlugins {
     }
 
     /// The next time something is minted, it fails: before anything was sent to the upstream...
-    pub(super) fn fail_before_sending(&self) {
+    pub(crate) fn fail_before_sending(&self) {
         self.fail();
         self.error.lock().unwrap().as_mut().unwrap().request_sent = false;
     }
 
     /// ... or after, so that the upstream may still act.
-    pub(super) fn fail(&self) {
+    pub(crate) fn fail(&self) {
         *self.error.lock().unwrap() = Some(PluginError {
             plugin: "postgres".to_owned(),
             kind: PluginErrorKind::Unavailable,
