@@ -10,11 +10,13 @@ use claviger_core::admin::Selector;
 use claviger_core::binding::Binding;
 use claviger_core::ids::SessionId;
 use claviger_core::name::RoleName;
-use claviger_core::ports::JournalError;
+use claviger_core::ports::{Journal, JournalError};
 use claviger_core::prompt::PromptDigest;
 use claviger_core::session::{EndCause, KnownToken, Session, TokenHash};
 use claviger_core::time::Timestamp;
 
+use crate::broker::now;
+use crate::identity::{Identities, withdrawal};
 use crate::journal::SqliteJournal;
 
 /// All live sessions.
@@ -67,17 +69,23 @@ impl Sessions {
 
     /// Remembers a session that has just begun. `false`, and it is not kept, if it has ended since:
     /// whoever ended it told those who were remembered then, and nobody would ever forget it. So
-    /// the journal is asked last: what ends after the answer finds the session here.
+    /// the journal is asked last: what ends after the answer finds the session here. For the same
+    /// reason it is ended here if a key that proved it was withdrawn since.
     pub async fn remember(
         &self,
         journal: &SqliteJournal,
+        identities: &Identities,
         (token, session): (KnownToken, Arc<Session>),
     ) -> Result<bool, JournalError> {
         let id = session.id();
-        if !self.insert(token, session) {
+        if !self.insert(token, Arc::clone(&session)) {
             return Ok(false);
         }
         // After an error it stays: nobody has its token, and as a silent one it is ended.
+        if withdrawal::is_withdrawn(identities, &session) {
+            journal.end_session(id, EndCause::KeyWithdrawn, now()).await?;
+            tracing::warn!(session.id = %id, "a session ended as it began: its key was withdrawn");
+        }
         if journal.is_running(id).await? {
             return Ok(true);
         }

@@ -98,6 +98,19 @@ pub fn session_in(snapshot: &PolicySnapshot, number: u8) -> Arc<Session> {
     begin(snapshot, &ask, number)
 }
 
+/// The same of another workload, on its own behalf.
+pub fn session_of(snapshot: &PolicySnapshot, principal: &Principal, number: u8) -> Arc<Session> {
+    let ask = SessionAsk {
+        principal: principal.clone(),
+        requester: Requester::from_workload(principal),
+        role: "reader".parse().expect("a valid role name"),
+        life: None,
+        claimed_reason: None,
+        parent: None,
+    };
+    begin(snapshot, &ask, number)
+}
+
 /// A session of the same role below `parent`.
 pub fn child_in(snapshot: &PolicySnapshot, parent: &Arc<Session>, number: u8) -> Arc<Session> {
     let ask = SessionAsk {

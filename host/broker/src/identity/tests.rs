@@ -12,6 +12,7 @@ mod double;
 mod issuers;
 mod requesters;
 mod svids;
+mod withdrawals;
 
 use std::sync::Arc;
 use std::time::Duration;

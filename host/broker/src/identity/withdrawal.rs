@@ -10,6 +10,7 @@ use claviger_core::principal::Signer;
 use claviger_core::session::{EndCause, Session};
 use tokio::task::JoinSet;
 
+use super::Identities;
 use super::keys::KeySet;
 use super::published::Published;
 use crate::broker::Broker;
@@ -41,7 +42,24 @@ async fn watch(broker: Arc<Broker>, (name, published): (String, Arc<Published>))
     }
 }
 
-/// Ends every live session of which a signer is one of those, however long the journal takes.
+/// Whether a signer of the session counts no longer, by what is published at this moment.
+///
+/// `Sessions::remember` asks once a session is remembered, since `end_where` looks only at those
+/// that are. Whichever of the two comes last finds the other's work, and no session whose key was
+/// withdrawn while it began lives on.
+pub fn is_withdrawn(identities: &Identities, session: &Session) -> bool {
+    let known = identities.signers();
+    signers(session).any(|signer| {
+        let of_issuer = known.iter().find(|(name, _)| *name == signer.issuer);
+        // Of an issuer that has published nothing yet, nothing is withdrawn.
+        of_issuer.is_none_or(|(_, published)| {
+            published.newest().is_some_and(|(keys, _)| !keys.holds(&signer.key))
+        })
+    })
+}
+
+/// Ends every live session of which a signer is one of those, however long the journal takes. Those
+/// that are remembered later ask [`is_withdrawn`].
 async fn end_where(broker: &Broker, is_gone: impl Fn(&Signer) -> bool) {
     loop {
         let found = broker.sessions.of_whom(|session| signers(session).any(&is_gone));

@@ -76,7 +76,8 @@ impl Agent {
         self.broker.metrics.session_decided(&opened);
         let opened = opened.map_err(|error| status::of_open_session(&error))?;
         let begun = (opened.known.clone(), Arc::clone(&opened.session));
-        let remembered = self.broker.sessions.remember(&self.broker.journal, begun).await;
+        let (journal, identities) = (&self.broker.journal, &self.broker.identities);
+        let remembered = self.broker.sessions.remember(journal, identities, begun).await;
         if !remembered.map_err(|error| status::of_journal(&error))? {
             return Err(status::ended_meanwhile());
         }

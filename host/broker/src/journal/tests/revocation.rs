@@ -9,6 +9,7 @@ use claviger_core::ports::{Clock, Journal};
 use claviger_core::session::{EndCause, Session};
 
 use super::world::{World, backend, stranger, token};
+use crate::identity::Identities;
 use crate::sessions::Sessions;
 
 #[tokio::test]
@@ -77,7 +78,8 @@ async fn a_session_that_ended_before_it_was_remembered_is_not_remembered() {
     let sessions = Sessions::new(8, vec![]);
     for (number, session, expect) in [(1, &lives, true), (2, &ended, false), (3, &child, false)] {
         let begun = (token(number), Arc::clone(session));
-        let remembered = sessions.remember(&world.journal, begun).await;
+        let nobody = Identities::default();
+        let remembered = sessions.remember(&world.journal, &nobody, begun).await;
         assert_eq!(remembered, Ok(expect), "session {number}");
     }
     assert_eq!(sessions.len(), 1, "and none takes a place");
