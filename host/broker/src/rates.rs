@@ -1,6 +1,7 @@
 //! Issues by the minute, in token buckets, and which refusals were recorded lately. Lives in memory
 //! and by the monotonic clock: a step of the wall clock must neither fill a bucket nor empty it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,38 +12,43 @@ use claviger_core::ids::{DenialId, SessionId};
 use claviger_core::ports;
 use claviger_core::ports::Repeated;
 use governor::clock::{Clock, MonotonicClock, Reference};
-use governor::middleware::NoOpMiddleware;
+use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 
 /// The buckets and the refusals.
 pub struct Rates<C: Clock = MonotonicClock> {
     clock: C,
-    kept: Mutex<Kept<C>>,
+    kept: Mutex<Kept<C::Instant>>,
 }
 
-struct Kept<C: Clock> {
+struct Kept<I: Reference> {
     /// One for each rate that is configured.
-    limiters: HashMap<NonZeroU32, Limiter<C>>,
-    refusals: HashMap<(SessionId, &'static str), Refusal<C>>,
+    limiters: HashMap<NonZeroU32, Limiter<I>>,
+    refusals: HashMap<(SessionId, &'static str), Refusal<I>>,
     /// How often something was asked since what is no longer needed was dropped.
     asked: u32,
 }
 
-struct Limiter<C: Clock> {
+struct Limiter<I: Reference> {
     /// A bucket for everyone whom it limits.
-    buckets: Buckets<C>,
-    /// Whose bucket was found empty, and before when it has nothing again, whoever asks.
-    spent: HashMap<Subject, C::Instant>,
+    buckets: Buckets<I>,
+    /// Whose bucket was emptied, and before when it has nothing again, whoever asks. Every bucket
+    /// that is empty stands here, so that one can be known to be empty before others are taken from.
+    spent: HashMap<Subject, I>,
 }
 
-type Buckets<C> =
-    RateLimiter<Subject, HashMapStateStore<Subject>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+type Buckets<I> =
+    RateLimiter<Subject, HashMapStateStore<Subject>, Still<I>, StateInformationMiddleware>;
+
+/// When the ask came that is being answered. Were the clock read for each look at a bucket, one
+/// that was just emptied could have something again at the second look, which would then take it.
+struct Still<I>(Cell<I>);
 
 /// One that was recorded, and how many like it were not.
-struct Refusal<C: Clock> {
+struct Refusal<I> {
     id: DenialId,
-    at: C::Instant,
+    at: I,
     repeats: u64,
 }
 
@@ -52,39 +58,34 @@ impl Default for Rates {
     }
 }
 
-impl<C: Clock + Clone> Rates<C> {
+impl<C: Clock> Rates<C> {
     /// Full buckets, by `clock`.
     pub fn new(clock: C) -> Self {
         let (limiters, refusals) = (HashMap::new(), HashMap::new());
         Self { clock, kept: Mutex::new(Kept { limiters, refusals, asked: 0 }) }
     }
 
-    /// Takes one issue from each of `limits`, in their order, or says which one is used up. What
-    /// was taken from those before it stays taken; but from then on it is known to be used up, and
-    /// who asks again takes nothing from any.
+    /// Takes one issue from each of `limits`, or says which one is used up and takes from none.
+    ///
+    /// INVARIANT (refused-takes-nothing-shared): one lock over all of it, and the time is read under
+    /// it. Else somebody could empty a bucket between the look at all and the taking, and an agent
+    /// that asks in a loop for what others use up would use up the rest of what it shares with them.
     pub fn take_each(&self, limits: &[IssueLimit]) -> Result<(), Spent> {
         if limits.is_empty() {
             return Ok(());
         }
         let mut kept = self.kept();
-        kept.known(limits, self.clock.now())?;
+        let now = self.clock.now();
+        kept.known(limits, now)?;
         for limit in limits {
-            let limiter = kept.limiters.entry(limit.per_minute).or_insert_with(|| {
-                let quota = Quota::per_minute(limit.per_minute);
-                let store = HashMapStateStore::default();
-                let buckets = RateLimiter::new(quota, store, self.clock.clone());
-                Limiter { buckets, spent: HashMap::new() }
-            });
-            if let Err(until) = limiter.buckets.check_key(&limit.of) {
-                limiter.spent.insert(limit.of.clone(), until.earliest_possible());
-                let wait = until.wait_time_from(self.clock.now());
-                return Err(Spent { limit: limit.clone(), wait });
-            }
+            let new = || Limiter::new(limit.per_minute, now);
+            let limiter = kept.limiters.entry(limit.per_minute).or_insert_with(new);
+            limiter.take(&limit.of, now).map_err(|until| spent(limit, until, now))?;
         }
         Ok(())
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept<C>> {
+    fn kept(&self) -> MutexGuard<'_, Kept<C::Instant>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.asked += 1;
         if kept.asked >= SWEEP_EVERY {
@@ -94,15 +95,14 @@ impl<C: Clock + Clone> Rates<C> {
     }
 }
 
-impl<C: Clock> Kept<C> {
-    /// The first of `limits` that is known to be used up, if there is one.
-    fn known(&self, limits: &[IssueLimit], now: C::Instant) -> Result<(), Spent> {
+impl<I: Reference> Kept<I> {
+    /// The first of `limits` that is used up, if there is one. Takes nothing.
+    fn known(&self, limits: &[IssueLimit], now: I) -> Result<(), Spent> {
         for limit in limits {
             let limiter = self.limiters.get(&limit.per_minute);
             let until = limiter.and_then(|limiter| limiter.spent.get(&limit.of));
             if let Some(until) = until.filter(|until| **until > now) {
-                let wait = Duration::from(until.duration_since(now));
-                return Err(Spent { limit: limit.clone(), wait });
+                return Err(spent(limit, *until, now));
             }
         }
         Ok(())
@@ -110,10 +110,10 @@ impl<C: Clock> Kept<C> {
 
     /// Drops full buckets, which say nothing: those of sessions that have ended fill within a
     /// minute. Also rates that are no longer configured, and refusals that nobody repeats.
-    fn sweep(&mut self, now: C::Instant) {
+    fn sweep(&mut self, now: I) {
         self.asked = 0;
         self.limiters.retain(|_, limiter| {
-            limiter.buckets.retain_recent();
+            limiter.at(now).retain_recent();
             limiter.spent.retain(|_, until| *until > now);
             limiter.spent.shrink_to_fit();
             !limiter.buckets.is_empty()
@@ -124,7 +124,47 @@ impl<C: Clock> Kept<C> {
     }
 }
 
-impl<C: Clock + Clone + Send + Sync> ports::Rates for Rates<C>
+impl<I: Reference> Limiter<I> {
+    /// Full buckets.
+    fn new(per_minute: NonZeroU32, now: I) -> Self {
+        let (store, clock) = (HashMapStateStore::default(), Still(Cell::new(now)));
+        let buckets = RateLimiter::new(Quota::per_minute(per_minute), store, clock);
+        Self { buckets, spent: HashMap::new() }
+    }
+
+    /// Takes one from the bucket of `of`, or says until when it has none. Who takes the last one
+    /// makes that known at once, not only the next who finds nothing.
+    fn take(&mut self, of: &Subject, now: I) -> Result<(), I> {
+        let buckets = self.at(now);
+        let left = match buckets.check_key(of) {
+            Ok(left) => left.remaining_burst_capacity(),
+            Err(until) => return Err(until.earliest_possible()),
+        };
+        // What says when there is another is a refusal, and a refusal takes nothing.
+        if left == 0
+            && let Err(until) = buckets.check_key(of)
+        {
+            self.spent.insert(of.clone(), until.earliest_possible());
+        }
+        Ok(())
+    }
+
+    /// The buckets as they are `now`.
+    fn at(&self, now: I) -> &Buckets<I> {
+        self.buckets.clock().0.set(now);
+        &self.buckets
+    }
+}
+
+impl<I: Reference> Clock for Still<I> {
+    type Instant = I;
+
+    fn now(&self) -> I {
+        self.0.get()
+    }
+}
+
+impl<C: Clock + Send + Sync> ports::Rates for Rates<C>
 where
     C::Instant: Send + Sync,
 {
@@ -153,6 +193,10 @@ where
         let refusal = Refusal { id, at: self.clock.now(), repeats: 0 };
         self.kept().refusals.insert((session, code), refusal);
     }
+}
+
+fn spent<I: Reference>(limit: &IssueLimit, until: I, now: I) -> Spent {
+    Spent { limit: limit.clone(), wait: Duration::from(until.duration_since(now)) }
 }
 
 fn is_recent<I: Reference>(at: I, now: I) -> bool {
@@ -235,14 +279,35 @@ mod tests {
             assert_eq!(rates.take_each(&both).unwrap_err().limit, both[1]);
             assert_eq!(rates.take(&[], &both).unwrap_err().limit, both[1]);
         }
-        // One with the backend's own, one when it was found to be used up.
-        for _ in 0..8 {
+        // One with the backend's own; the refusals took nothing.
+        for _ in 0..9 {
             rates.take_each(&both[..1]).unwrap();
         }
         rates.take_each(&both[..1]).unwrap_err();
         clock.advance(Duration::from_secs(60));
         rates.take(&[], &both).unwrap();
         rates.take_each(&both).unwrap();
+    }
+
+    #[test]
+    fn who_asks_for_what_others_use_up_loses_nothing_each_time_that_they_are_first() {
+        let (clock, rates) = rates();
+        let backend = Subject::Backend("orders-db".parse().unwrap());
+        let both = [limit(role(), 10), limit(backend, 60)];
+        for _ in 0..60 {
+            rates.take_each(&both[1..]).unwrap();
+        }
+        for _ in 0..100 {
+            assert_eq!(rates.take_each(&both).unwrap_err().limit, both[1]);
+            clock.advance(Duration::from_secs(1));
+            rates.take_each(&both[1..]).unwrap();
+            let spent = rates.take_each(&both).unwrap_err();
+            assert_eq!((spent.limit, spent.wait), (both[1].clone(), Duration::from_secs(1)));
+        }
+        for _ in 0..10 {
+            rates.take_each(&both[..1]).unwrap();
+        }
+        rates.take_each(&both[..1]).unwrap_err();
     }
 
     #[test]
