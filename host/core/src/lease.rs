@@ -220,7 +220,7 @@ pub struct DueLease {
     pub state: LeaseState,
     /// Why it fell due.
     pub cause: DueCause,
-    /// How many attempts to revoke it have failed.
+    /// How many attempts to revoke it have failed. A round that an operator asks for starts at one.
     pub attempts: u32,
     /// When it fell due.
     pub due_at: Timestamp,

@@ -228,7 +228,9 @@ pub(super) fn retry_lease(
         return Ok(Some(before));
     }
     lease.fall_due(LeaseEvent::Retried, DueCause::Operator, now)?;
-    lease.attempts = 0;
+    // Not at zero, which would say that nothing has been tried: until the next attempt fails there
+    // would be room for another (see `counts`), and the worker would try it together with others.
+    lease.attempts = 1;
     ledger.update_lease(before, &lease)?;
     ledger.append(&Entry::lease_due(&lease.as_due(), DueCause::Operator, now))?;
     Ok(Some(lease.state))

@@ -293,7 +293,8 @@ async fn a_stuck_lease_waits_for_an_operator() {
     let retried = world.journal.retry_lease(lease.id, now).await;
     assert_eq!(retried, Ok(Some(LeaseState::Due)));
     let taken = world.take_due().await;
-    assert_eq!((taken[0].attempts, taken[0].cause), (0, DueCause::Operator));
+    let known = (taken[0].attempts, taken[0].cause);
+    assert_eq!(known, (1, DueCause::Operator), "that it has failed is not forgotten");
     assert_eq!(record(&world, &taken[0], RevokeOutcome::Gone).await, LeaseState::Revoked);
     let retried = world.journal.retry_lease(lease.id, now).await;
     assert_eq!(retried, Ok(Some(LeaseState::Revoked)), "only a stuck lease is retried");
@@ -316,11 +317,17 @@ async fn what_could_not_be_revoked_counts_until_it_has_expired_also_after_a_star
     let again = world.take_due().await.remove(0);
     assert_eq!(record(&world, &again, failure(&world, None)).await, LeaseState::Stuck);
     assert_eq!(refused(&world, &session).await, "BUDGET_LEASES", "and every other one");
+    retry(&world, lease.id).await;
+    assert_eq!(refused(&world, &session).await, "BUDGET_LEASES", "to try again ends nothing");
+    let retried = world.take_due().await.remove(0);
+    assert_eq!(record(&world, &retried, failure(&world, None)).await, LeaseState::Stuck);
 
     let (path, _folder) = world.close().await;
     let world = World::at(path).await;
     limit(&world, budgets).await;
     assert_eq!(refused(&world, &session).await, "BUDGET_LEASES", "read from the tables");
+    retry(&world, lease.id).await;
+    assert_eq!(refused(&world, &session).await, "BUDGET_LEASES");
     world.clock.advance(lease.expires_at.since(world.clock.now()));
     world.issue(&session).await.unwrap();
     assert_eq!(refused(&world, &session).await, "BUDGET_LEASES");
@@ -447,6 +454,11 @@ async fn refused(world: &World, session: &Arc<Session>) -> &'static str {
 async fn end(world: &World, session: &Session) {
     let now = world.clock.now();
     world.journal.end_session(session.id(), EndCause::Closed, now).await.unwrap();
+}
+
+async fn retry(world: &World, lease: IntentId) {
+    let retried = world.journal.retry_lease(lease, world.clock.now()).await;
+    assert_eq!(retried, Ok(Some(LeaseState::Due)));
 }
 
 async fn states(world: &World, session: &Session) -> Vec<LeaseState> {
