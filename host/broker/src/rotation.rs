@@ -291,14 +291,14 @@ async fn settle_one(
     settled.map(drop)
 }
 
-/// What is to be replaced now, by its configuration.
+/// What is to be replaced now, by its configuration; each once, however many connections say so.
 async fn due(
     broker: &Broker,
     failed: &BTreeMap<SecretName, Timestamp>,
-) -> Result<Vec<SecretName>, JournalError> {
+) -> Result<BTreeSet<SecretName>, JournalError> {
     let targets = targets(&broker.configuration.current());
     if targets.iter().all(|target| target.every.is_none()) {
-        return Ok(Vec::new());
+        return Ok(BTreeSet::new());
     }
     let rows = broker.journal.secret_rows().await?;
     let now = broker.clock().now();

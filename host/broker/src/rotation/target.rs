@@ -67,24 +67,32 @@ impl Target {
         }
         has_strangers.then_some(places)
     }
+
+    /// Whether it is the same access key, in another connection of the same backend.
+    fn is_same_key(&self, other: &Self) -> bool {
+        matches!(self.root, RootSecrets::Key { .. })
+            && (&self.backend, &self.root) == (&other.backend, &other.root)
+    }
 }
 
-/// The one root credential that `wish` names.
+/// The one root credential that `wish` names. Of several connections with the same access key the
+/// first one is taken.
 pub(super) fn target(file: &ConfigFile, wish: &Wish) -> Result<Target, RotateError> {
     let fits = |target: &Target| {
         wish.backend.as_ref().is_none_or(|backend| *backend == target.backend)
             && wish.connection.as_ref().is_none_or(|connection| *connection == target.connection)
             && wish.secret.as_ref().is_none_or(|secret| target.root.names().contains(&secret))
     };
-    let mut found: Vec<_> = targets(file).into_iter().filter(fits).collect();
-    let Some(target) = found.pop() else { return Err(RotateError::NotKept) };
+    let mut found = targets(file).into_iter().filter(fits);
+    let Some(target) = found.next() else { return Err(RotateError::NotKept) };
     if let Some(places) = target.strangers(file) {
         let places = places.into_iter().collect::<Vec<_>>().join("`, `");
         return Err(RotateError::Shared { secret: target.root.main().clone(), places });
     }
-    if !found.is_empty() {
-        found.push(target);
-        let named = found.iter().map(|target| format!("{} {}", target.backend, target.connection));
+    let others: Vec<_> = found.filter(|other| !other.is_same_key(&target)).collect();
+    if !others.is_empty() {
+        let all = std::iter::once(&target).chain(&others);
+        let named = all.map(|target| format!("{} {}", target.backend, target.connection));
         return Err(RotateError::Ambiguous(named.collect::<Vec<_>>().join(", ")));
     }
     Ok(target)
@@ -145,6 +153,11 @@ mod tests {
         check(&[&sts, &iam], "key", "a sts");
         check(&[&sts, &iam], "id", "a sts");
         check(&[&iam], "key", "no connection of that name");
+        let elsewhere = signing("a", "sts-eu", ("sts", "key"));
+        check(&[&elsewhere, &sts, &iam], "key", "a sts");
+        check(&[&elsewhere, &sts, &iam], "id", "a sts");
+        let another = signing("a", "sts-us", ("sts", "other"));
+        check(&[&sts, &another], "id", "is used by `backends.a.connections.sts.auth`");
         let elsewhere = signing("b", "iam", ("iam", "key"));
         check(&[&sts, &elsewhere], "key", "is used by `backends.a.connections.sts.auth`");
         let half = signing("a", "iam", ("iam", "other"));
