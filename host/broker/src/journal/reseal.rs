@@ -190,7 +190,8 @@ fn issuer_keys(conn: &Connection, old: &Seals, new: &Seals) -> Result<u64, Fault
     replace(conn, statements, anew)
 }
 
-/// Of a name that is being rotated two versions have a value.
+/// Of one name several versions may have a value: the one in force, the one that is taking its place,
+/// and the id of a key that is still to be deleted at its backend.
 fn secrets(conn: &Connection, old: &Seals, new: &Seals) -> Result<u64, Fault> {
     let anew = |row: &Row<'_>, sealed: &[u8]| {
         let name: SecretName = parsed(row, "name")?;
