@@ -20,6 +20,7 @@ pub mod poll;
 pub mod port;
 pub mod refusal;
 pub mod remote;
+pub mod rotation;
 pub mod rpc;
 pub mod runner;
 pub mod shop;

@@ -1,6 +1,6 @@
 //! A double of AWS STS in front of moto: records every request, enforces what moto does not, and
 //! lets moto issue the sessions. What concerns access keys is passed on as it is, to moto's IAM too.
-//! Whatever it is, a test may have it held up on the way.
+//! Whatever it is, a test may have it held up on the way, or have STS doubt whose key it is.
 //!
 //! - The double's: the rules of `rules.rs` on what a request may say; that a web identity token
 //!   is signed by an issuer that the role trusts (`identity.rs`); refusals that a test orders.
@@ -61,6 +61,15 @@ pub struct Refusal {
     pub retry_after_secs: Option<u32>,
 }
 
+/// What STS makes of a key that a test has it doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It has not heard of it, as for some seconds of a new one.
+    Unknown,
+    /// It is another user's.
+    AnotherUsers,
+}
+
 /// Where requests are held up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
@@ -93,6 +102,8 @@ struct Ordered {
     requests: Vec<Recorded>,
     refusals: VecDeque<Refusal>,
     trusts: Vec<Trust>,
+    /// The key that is not doubted, and what is said of the others.
+    doubt: Option<(String, Doubt)>,
 }
 
 impl StsDouble {
@@ -144,9 +155,26 @@ impl StsDouble {
         self.shared.held_up.load(Ordering::SeqCst)
     }
 
+    /// Answers so whoever asks with another key than this one whose key it is.
+    pub fn doubt_keys_but(&self, id: &str, doubt: Doubt) {
+        self.shared.state.lock().unwrap().doubt = Some((id.to_owned(), doubt));
+    }
+
+    /// Knows every key again.
+    pub fn doubt_nothing(&self) {
+        self.shared.state.lock().unwrap().doubt = None;
+    }
+
     /// Lets a role trust an issuer of tokens, as an IAM identity provider and a trust policy do.
     pub fn trust(&self, trust: Trust) {
         self.shared.state.lock().unwrap().trusts.push(trust);
+    }
+}
+
+impl Recorded {
+    /// Whether it asks for this action.
+    pub fn is(&self, action: &str) -> bool {
+        self.fields.get("Action").is_some_and(|asked| asked == action)
     }
 }
 
@@ -206,7 +234,10 @@ async fn answer_whole(
     if recorded.signed_by.is_none() {
         identity::sign(&mut parts, &body, &shared.key, &shared.moto);
     }
-    let answer = forward(&shared, parts, body).await;
+    let mut answer = forward(&shared, parts, body).await;
+    if doubt(&shared, &recorded) == Some(Doubt::AnotherUsers) {
+        answer = of_another_user(answer).await;
+    }
     hold(&shared, Moment::Answering, &action).await;
     answer
 }
@@ -237,6 +268,11 @@ async fn check(
     if let Some(refusal) = ordered {
         return Err(refusal);
     }
+    if doubt(shared, recorded) == Some(Doubt::Unknown) {
+        let message = "The security token included in the request is invalid.";
+        let refusal = Refusal::sender("InvalidClientTokenId", message);
+        return Err(Refusal { status: 403, ..refusal });
+    }
     let action = recorded.fields.get("Action").map(String::as_str).unwrap_or_default();
     if PASSED_ON.contains(&action) && recorded.signed_by.is_some() {
         return Ok(());
@@ -259,6 +295,23 @@ async fn check(
             )
         }),
     }
+}
+
+/// What a test has STS say of the key that signed this, if it asks whose key it is.
+fn doubt(shared: &Shared, recorded: &Recorded) -> Option<Doubt> {
+    let doubt = shared.state.lock().unwrap().doubt.clone();
+    let (known, doubt) = doubt?;
+    let is_known = recorded.signed_by.as_ref() == Some(&known);
+    (recorded.is("GetCallerIdentity") && !is_known).then_some(doubt)
+}
+
+/// The same answer about somebody else.
+async fn of_another_user(answer: Response) -> Response {
+    let (mut parts, body) = answer.into_parts();
+    let body = to_bytes(body, BODY_BYTES_MAX).await.unwrap();
+    let text = String::from_utf8_lossy(&body).replace("</Arn>", "-of-another</Arn>");
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(text))
 }
 
 /// The access key in `authorization: AWS4-HMAC-SHA256 Credential=AKIA…/…`.

@@ -1,39 +1,19 @@
 //! The access key of an AWS backend, replaced by the broker: under load, on schedule, over outages and
 //! over crashes at each step, and never so that it is locked out. moto refuses a deleted key at once;
-//! the double in front of it holds requests up on their way.
+//! the double in front of it holds requests up on their way, and knows keys late.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
-use std::process::{Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::process::Stdio;
 
 use claviger_e2e::aws::Aws;
 use claviger_e2e::broker::{Broker, claviger};
-use claviger_e2e::client::{Agent, journal};
 use claviger_e2e::poll;
-use claviger_e2e::sts_double::{Moment, Refusal, Stop};
-use claviger_proto::v1;
+use claviger_e2e::rotation::{Load, Want, check, count, entries, issues, operate};
+use claviger_e2e::sts_double::{Doubt, Moment, Refusal, Stop};
 
 const ROTATE: [&str; 3] = ["backend", "rotate", "aws"];
 
-fn run(broker: &Broker, args: &[&str]) -> Output {
-    claviger(broker, args).output().expect("claviger runs")
-}
-
-fn check(output: &Output, code: i32, hint: &str) {
-    let told = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{told}");
-    assert!(told.contains(hint), "no `{hint}` in {told}");
-}
-
-async fn entries(broker: &Broker, event: &str) -> Vec<serde_json::Value> {
-    let entries = journal(&broker.admin_socket(), v1::QueryJournalRequest::default()).await;
-    entries.into_iter().filter(|entry| entry["event"] == event).collect()
-}
-
-async fn count(broker: &Broker, event: &str) -> usize {
-    entries(broker, event).await.len()
-}
+const REPORTS: Want = Want { role: "report-builder", scope: "aws/reports" };
 
 async fn until_count(broker: &Broker, event: &str, expect: usize) {
     poll::until(&format!("there are {expect} entries `{event}`"), || async {
@@ -41,13 +21,6 @@ async fn until_count(broker: &Broker, event: &str, expect: usize) {
     })
     .await;
     assert_eq!(count(broker, event).await, expect);
-}
-
-/// Issues with whichever key is in force.
-async fn issues(broker: &Broker) {
-    let agent = Agent::open(&broker.socket(), "report-builder").await.expect("a session");
-    agent.issue("aws/reports").await.expect("whichever key is in force");
-    agent.close().await.expect("closed");
 }
 
 /// The ids of the keys that the broker's user has.
@@ -64,56 +37,14 @@ fn the_first_key_is_gone(aws: &Aws) {
     assert!(!used.status.success() && told.contains("InvalidClientTokenId"), "{told}");
 }
 
-/// Issues and releases until it is stopped; a failed call fails the test.
-struct Load {
-    stop: Arc<AtomicBool>,
-    issued: Arc<AtomicU64>,
-    agents: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Load {
-    async fn start(broker: &Broker) -> Self {
-        let (stop, issued) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut agents = Vec::new();
-        for _ in 0..4 {
-            let agent = Agent::open(&broker.socket(), "report-builder").await.expect("a session");
-            let (stop, issued) = (Arc::clone(&stop), Arc::clone(&issued));
-            agents.push(tokio::spawn(async move {
-                while !stop.load(Ordering::SeqCst) {
-                    let lease = agent.issue("aws/reports").await.expect("issued").lease.lease_id;
-                    agent.release(&lease).await.expect("released");
-                    issued.fetch_add(1, Ordering::SeqCst);
-                }
-                agent.close().await.expect("closed");
-            }));
-        }
-        Self { stop, issued, agents }
-    }
-
-    async fn goes_on(&self) {
-        let until = self.issued.load(Ordering::SeqCst) + 8;
-        poll::until("the load goes on", || {
-            std::future::ready((self.issued.load(Ordering::SeqCst) >= until).then_some(()))
-        })
-        .await;
-    }
-
-    async fn end(self) {
-        self.stop.store(true, Ordering::SeqCst);
-        for agent in self.agents {
-            agent.await.expect("no call failed");
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_access_key_changes_under_load_without_a_failed_call() {
     let aws = Aws::start();
     let world = aws.world_with_kept_key("", &aws.iam());
     let broker = Broker::start(&world).await;
-    let load = Load::start(&broker).await;
+    let load = Load::start(&broker, REPORTS).await;
     load.goes_on().await;
-    check(&run(&broker, &ROTATE), 0, "store:aws/key version 2 is in force");
+    check(&operate(&broker, &ROTATE), 0, "store:aws/key version 2 is in force");
     load.goes_on().await;
     until_count(&broker, "rotation-retired", 1).await;
     load.goes_on().await;
@@ -121,7 +52,7 @@ async fn the_access_key_changes_under_load_without_a_failed_call() {
     let retired = entries(&broker, "rotation-retired").await.remove(0)["detail"].to_string();
     assert!(retired.contains(&aws.moto.root_key().id), "{retired}");
     let by_secret = ["secret", "rotate", "aws/id"];
-    check(&run(&broker, &by_secret), 0, "store:aws/key version 3 is in force");
+    check(&operate(&broker, &by_secret), 0, "store:aws/key version 3 is in force");
     load.goes_on().await;
     load.end().await;
     until_count(&broker, "rotation-retired", 2).await;
@@ -131,7 +62,7 @@ async fn the_access_key_changes_under_load_without_a_failed_call() {
     assert_eq!(count(&broker, "rotation-done").await, 2);
     broker.stop().await;
     let broker = Broker::start(&world).await;
-    issues(&broker).await;
+    issues(&broker, REPORTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,7 +74,7 @@ async fn an_access_key_is_replaced_on_schedule() {
         (count(&broker, "rotation-done").await >= 2).then_some(())
     })
     .await;
-    issues(&broker).await;
+    issues(&broker, REPORTS).await;
     let started = entries(&broker, "rotation-started").await.remove(0);
     assert_eq!(started["principal"], "broker");
     assert!(!keys(&aws).contains(&aws.moto.root_key().id), "the first one is deleted");
@@ -170,16 +101,16 @@ async fn a_broker_that_is_killed_at_any_step_goes_on_at_the_next_start() {
         // Now it takes effect, if it had not, and nobody hears of it.
         aws.sts.let_go();
         broker = Broker::start(&world).await;
-        issues(&broker).await;
+        issues(&broker, REPORTS).await;
         until_count(&broker, "rotation-retired", number).await;
-        issues(&broker).await;
+        issues(&broker, REPORTS).await;
         assert_eq!(count(&broker, "rotation-started").await, number, "{action} {moment:?}");
         assert_eq!(count(&broker, "rotation-done").await, number, "{action} {moment:?}");
         the_first_key_is_gone(&aws);
     }
     assert_eq!(count(&broker, "rotation-failed").await, 0);
     let version = STEPS.len() + 2;
-    check(&run(&broker, &ROTATE), 0, &format!("version {version} is in force"));
+    check(&operate(&broker, &ROTATE), 0, &format!("version {version} is in force"));
 }
 
 const STEPS: [(&str, Moment); 7] = [
@@ -197,17 +128,58 @@ async fn a_new_key_counts_when_it_is_accepted_and_not_before() {
     let aws = Aws::start();
     let world = aws.world_with_kept_key("", &aws.iam());
     let broker = Broker::start(&world).await;
-    aws.sts.stop_at(Stop { action: "GetCallerIdentity", moment: Moment::Arriving });
-    check(&run(&broker, &ROTATE), 1, "it is not settled which of two credentials");
-    issues(&broker).await;
-    let signed_by = aws.sts.requests().pop().expect("a request").signed_by;
+    let first = &aws.moto.root_key().id;
+    aws.sts.doubt_keys_but(first, Doubt::Unknown);
+    check(&operate(&broker, &ROTATE), 1, "it does not accept the new key yet");
+    the_first_key_signs(&aws, &broker).await;
+    aws.sts.doubt_keys_but(first, Doubt::AnotherUsers);
+    let asked = || {
+        let requests = aws.sts.requests().into_iter();
+        let is_of_another = |key: &String| key != first;
+        let of_another = requests.filter(|request| {
+            request.is("GetCallerIdentity") && request.signed_by.as_ref().is_some_and(is_of_another)
+        });
+        of_another.count()
+    };
+    let before = asked();
+    poll::until("it is tried more often than it must be accepted", || {
+        std::future::ready((asked() > before + PROOFS).then_some(()))
+    })
+    .await;
+    the_first_key_signs(&aws, &broker).await;
+    aws.sts.doubt_nothing();
+    until_count(&broker, "rotation-done", 1).await;
+    until_count(&broker, "rotation-retired", 1).await;
+    the_first_key_is_gone(&aws);
+    issues(&broker, REPORTS).await;
+}
+
+/// So often in a row STS must accept a new key.
+const PROOFS: usize = 3;
+
+/// The new key is there, does not count, and signs nothing but the question whether it is accepted.
+async fn the_first_key_signs(aws: &Aws, broker: &Broker) {
+    issues(broker, REPORTS).await;
+    let newest = aws.sts.requests().into_iter().rfind(|request| request.is("AssumeRole"));
+    let signed_by = newest.expect("a request").signed_by;
     assert_eq!(signed_by.as_deref(), Some(aws.moto.root_key().id.as_str()), "still the first one");
-    assert_eq!(keys(&aws).len(), 2);
+    assert_eq!(keys(aws).len(), 2);
+    assert_eq!(count(broker, "rotation-done").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_key_waits_while_sts_does_not_answer() {
+    let aws = Aws::start();
+    let world = aws.world_with_kept_key("", &aws.iam());
+    let broker = Broker::start(&world).await;
+    aws.sts.stop_at(Stop { action: "GetCallerIdentity", moment: Moment::Arriving });
+    check(&operate(&broker, &ROTATE), 1, "it is not settled which of two credentials");
+    the_first_key_signs(&aws, &broker).await;
     aws.sts.let_go();
     until_count(&broker, "rotation-done", 1).await;
     until_count(&broker, "rotation-retired", 1).await;
     the_first_key_is_gone(&aws);
-    issues(&broker).await;
+    issues(&broker, REPORTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,7 +187,7 @@ async fn a_deletion_that_fails_is_tried_again() {
     let aws = Aws::start();
     let world = aws.world_with_kept_key("", &aws.iam());
     let broker = Broker::start(&world).await;
-    check(&run(&broker, &ROTATE), 0, "version 2 is in force");
+    check(&operate(&broker, &ROTATE), 0, "version 2 is in force");
     // Nothing else is sent before it.
     aws.sts.refuse_next(Refusal {
         status: 503,
@@ -237,20 +209,20 @@ async fn a_second_key_makes_room_if_nobody_uses_it() {
     let world = aws.world_with_kept_key("", &aws.iam());
     let broker = Broker::start(&world).await;
     let unused = aws.operate(SECOND);
-    check(&run(&broker, &ROTATE), 0, "version 2 is in force");
+    check(&operate(&broker, &ROTATE), 0, "version 2 is in force");
     until_count(&broker, "rotation-retired", 1).await;
     let left = keys(&aws);
     assert!(left.len() == 1 && !left.contains(&unused), "{left:?}");
     let used = aws.operate(&format!("{SECOND}{USE}"));
-    let refused = run(&broker, &ROTATE);
+    let refused = operate(&broker, &ROTATE);
     check(&refused, 1, "which somebody has used");
     check(&refused, 1, &used);
     assert_eq!(count(&broker, "rotation-failed").await, 1);
     assert_eq!(keys(&aws).len(), 2, "nothing was made and nothing deleted");
     aws.operate(&format!("{DEACTIVATE}\"{used}\", Status=\"Inactive\")"));
-    check(&run(&broker, &ROTATE), 0, "version 4 is in force");
+    check(&operate(&broker, &ROTATE), 0, "version 4 is in force");
     until_count(&broker, "rotation-retired", 2).await;
-    issues(&broker).await;
+    issues(&broker, REPORTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -258,10 +230,10 @@ async fn without_a_connection_to_iam_nothing_is_replaced_and_the_rest_works() {
     let aws = Aws::start();
     let world = aws.world_with_kept_key("", "");
     let broker = Broker::start(&world).await;
-    issues(&broker).await;
-    check(&run(&broker, &ROTATE), 1, "bind the connection `iam` too");
+    issues(&broker, REPORTS).await;
+    check(&operate(&broker, &ROTATE), 1, "bind the connection `iam` too");
     assert_eq!(count(&broker, "rotation-failed").await, 1);
-    issues(&broker).await;
+    issues(&broker, REPORTS).await;
     assert_eq!(keys(&aws), [aws.moto.root_key().id.clone()]);
 }
 

@@ -2,14 +2,13 @@
 //! never so that it is locked out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use claviger_e2e::broker::{Broker, claviger};
+use claviger_e2e::broker::{Broker, claviger, run};
 use claviger_e2e::client::{Agent, journal};
 use claviger_e2e::poll;
+use claviger_e2e::rotation::{Load, Want, check, count, issues, operate};
 use claviger_e2e::shop::{self, BROKER_PASSWORD};
 use claviger_e2e::world::{ADMIN_PASSWORD, Settings, World, plugins, program, sha256_of};
 use claviger_proto::v1;
@@ -29,22 +28,6 @@ fn put(world: &World, name: &str, file: &str) {
     put.args(["secret", "put", name, "--config"]).arg(world.config());
     let output = put.stdin(secret).output().expect("clavigerd runs");
     assert!(output.status.success(), "{output:?}");
-}
-
-fn run(broker: &Broker, args: &[&str]) -> Output {
-    claviger(broker, args).output().expect("claviger runs")
-}
-
-fn check(output: &Output, code: i32, hint: &str) {
-    let told = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{told}");
-    assert!(told.contains(hint), "no `{hint}` in {told}");
-    assert!(!told.contains("canary"), "{told}");
-}
-
-async fn count(broker: &Broker, event: &str) -> usize {
-    let entries = journal(&broker.admin_socket(), v1::QueryJournalRequest::default()).await;
-    entries.iter().filter(|entry| entry["event"] == event).count()
 }
 
 /// Waits until every rotation that began has ended, and says how many were done.
@@ -72,13 +55,6 @@ async fn starts_within_a_rotation(broker: &Broker) -> usize {
     starts
 }
 
-/// Issues with whichever password is in force.
-async fn issues(broker: &Broker) {
-    let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
-    agent.issue("orders-db/readonly").await.expect("whichever password is in force");
-    agent.close().await.expect("closed");
-}
-
 /// The command that replaces the password, begun and not waited for.
 fn rotating(broker: &Broker) -> std::process::Child {
     let mut rotate = claviger(broker, &["backend", "rotate", "orders-db"]);
@@ -86,59 +62,17 @@ fn rotating(broker: &Broker) -> std::process::Child {
     rotate.spawn().expect("claviger runs")
 }
 
-/// Issues and releases until it is stopped; a failed call fails the test.
-struct Load {
-    stop: Arc<AtomicBool>,
-    issued: Arc<AtomicU64>,
-    agents: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Load {
-    async fn start(broker: &Broker, scope: &'static str) -> Self {
-        let (stop, issued) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut agents = Vec::new();
-        for _ in 0..4 {
-            let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
-            let (stop, issued) = (Arc::clone(&stop), Arc::clone(&issued));
-            agents.push(tokio::spawn(async move {
-                while !stop.load(Ordering::SeqCst) {
-                    let lease = agent.issue(scope).await.expect("issued").lease.lease_id;
-                    agent.release(&lease).await.expect("released");
-                    issued.fetch_add(1, Ordering::SeqCst);
-                }
-                agent.close().await.expect("closed");
-            }));
-        }
-        Self { stop, issued, agents }
-    }
-
-    async fn goes_on(&self) {
-        let until = self.issued.load(Ordering::SeqCst) + 8;
-        poll::until("the load goes on", || {
-            std::future::ready((self.issued.load(Ordering::SeqCst) >= until).then_some(()))
-        })
-        .await;
-    }
-
-    async fn end(self) {
-        self.stop.store(true, Ordering::SeqCst);
-        for agent in self.agents {
-            agent.await.expect("no call failed");
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_password_of_postgres_changes_under_load_without_a_failed_call() {
     let world = world();
     let broker = Broker::start(&world).await;
-    let load = Load::start(&broker, "orders-db/readonly").await;
+    let load = Load::start(&broker, ORDERS).await;
     load.goes_on().await;
     let by_backend = ["backend", "rotate", "orders-db"];
-    check(&run(&broker, &by_backend), 0, "store:orders/admin version 2 is in force");
+    check(&operate(&broker, &by_backend), 0, "store:orders/admin version 2 is in force");
     load.goes_on().await;
     let by_secret = ["secret", "rotate", "orders/admin"];
-    check(&run(&broker, &by_secret), 0, "store:orders/admin version 3 is in force");
+    check(&operate(&broker, &by_secret), 0, "store:orders/admin version 3 is in force");
     load.goes_on().await;
     load.end().await;
     let old = world.postgres.try_psql("claviger", ADMIN_PASSWORD, "SELECT 1");
@@ -178,9 +112,13 @@ grant_role = "orders_readonly"
     world.write("policies/shop.cedar", SHOP_POLICY);
     put(&world, "shop", "secrets/shop");
     let broker = Broker::start(&world).await;
-    let load = Load::start(&broker, "shop-db/readonly").await;
+    let load = Load::start(&broker, Want { scope: "shop-db/readonly", ..ORDERS }).await;
     load.goes_on().await;
-    check(&run(&broker, &["backend", "rotate", "shop-db"]), 0, "store:shop version 2 is in force");
+    check(
+        &operate(&broker, &["backend", "rotate", "shop-db"]),
+        0,
+        "store:shop version 2 is in force",
+    );
     load.goes_on().await;
     load.end().await;
     let old = server.try_sql("claviger", BROKER_PASSWORD, "SELECT 1");
@@ -205,13 +143,13 @@ async fn a_broker_that_is_killed_while_it_rotates_is_never_locked_out() {
         broker.kill();
         let told = rotate.wait().expect("it ends with the broker");
         broker = Broker::start(&world).await;
-        issues(&broker).await;
+        issues(&broker, ORDERS).await;
         let recorded = count(&broker, "rotation-done").await > done;
         assert!(recorded || !told.success(), "what the command said was done is recorded");
     }
     assert!(starts_within_a_rotation(&broker).await > 0, "no kill fell into a rotation");
     settled(&broker).await;
-    check(&run(&broker, &["backend", "rotate", "orders-db"]), 0, "is in force");
+    check(&operate(&broker, &["backend", "rotate", "orders-db"]), 0, "is in force");
     world.until_no_logins().await;
 }
 
@@ -235,13 +173,13 @@ async fn a_broker_that_is_killed_at_a_step_settles_it_at_the_next_start() {
         }
         holder.batch_execute("ROLLBACK").await.expect("let go");
         broker = Broker::start(&world).await;
-        issues(&broker).await;
+        issues(&broker, ORDERS).await;
         let (before, after) = (count(&broker, "rotation-done").await, settled(&broker).await);
         assert!(what_becomes_of_it == After::LetGo || before == after, "it never took effect");
-        issues(&broker).await;
+        issues(&broker, ORDERS).await;
     }
     assert_eq!(count(&broker, "rotation-started").await, 2);
-    check(&run(&broker, &["backend", "rotate", "orders-db"]), 0, "version 4 is in force");
+    check(&operate(&broker, &["backend", "rotate", "orders-db"]), 0, "version 4 is in force");
 }
 
 /// After the database's answer, and before the new password has been tried.
@@ -251,7 +189,7 @@ async fn a_broker_that_is_killed_before_the_new_password_counts_goes_on_with_it(
     let broker = Broker::start(&world).await;
     // One for the plugin, which keeps it, and none for the host's own login.
     world.postgres.psql("ALTER ROLE claviger CONNECTION LIMIT 1");
-    let unsettled = run(&broker, &["backend", "rotate", "orders-db"]);
+    let unsettled = operate(&broker, &["backend", "rotate", "orders-db"]);
     check(&unsettled, 1, "it is not settled which of two credentials");
     let old = world.postgres.try_psql("claviger", ADMIN_PASSWORD, "SELECT 1");
     let told = String::from_utf8_lossy(&old.stderr).into_owned();
@@ -259,10 +197,10 @@ async fn a_broker_that_is_killed_before_the_new_password_counts_goes_on_with_it(
     broker.kill();
     world.postgres.psql("ALTER ROLE claviger CONNECTION LIMIT -1");
     let broker = Broker::start(&world).await;
-    issues(&broker).await;
+    issues(&broker, ORDERS).await;
     assert_eq!(settled(&broker).await, 1);
     assert_eq!(count(&broker, "rotation-failed").await, 0);
-    check(&run(&broker, &["backend", "rotate", "orders-db"]), 0, "version 3 is in force");
+    check(&operate(&broker, &["backend", "rotate", "orders-db"]), 0, "version 3 is in force");
 }
 
 /// What becomes of the statement of a broker that was killed.
@@ -296,7 +234,7 @@ async fn what_an_outage_leaves_open_is_settled_when_it_is_over() {
     let world = world();
     let broker = Broker::start(&world).await;
     world.postgres.stop();
-    let unsettled = run(&broker, &["backend", "rotate", "orders-db"]);
+    let unsettled = operate(&broker, &["backend", "rotate", "orders-db"]);
     check(&unsettled, 1, "it is not settled which of two credentials");
     world.postgres.start_again();
     let agent = Agent::open(&broker.socket(), "support-triage").await.expect("a session");
@@ -305,7 +243,7 @@ async fn what_an_outage_leaves_open_is_settled_when_it_is_over() {
         (count(&broker, "rotation-failed").await == 1).then_some(())
     })
     .await;
-    check(&run(&broker, &["backend", "rotate", "orders-db"]), 0, "version 3 is in force");
+    check(&operate(&broker, &["backend", "rotate", "orders-db"]), 0, "version 3 is in force");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -313,13 +251,13 @@ async fn what_the_configuration_gives_no_way_to_settle_is_said_once_and_listed()
     let world = world();
     let broker = Broker::start(&world).await;
     world.postgres.stop();
-    let unsettled = run(&broker, &["backend", "rotate", "orders-db"]);
+    let unsettled = operate(&broker, &["backend", "rotate", "orders-db"]);
     check(&unsettled, 1, "it is not settled which of two credentials");
     world.configure("store:orders/admin", "file:secrets/admin");
-    check(&run(&broker, &["reload"]), 0, "");
+    check(&operate(&broker, &["reload"]), 0, "");
     let said = || broker.log().matches("stays unsettled until one connection").count();
     poll::until("it is said", || std::future::ready((said() > 0).then_some(()))).await;
-    check(&run(&broker, &["secret", "list"]), 0, "1 (unsettled)");
+    check(&operate(&broker, &["secret", "list"]), 0, "1 (unsettled)");
     let since = Instant::now();
     poll::until("the broker has looked again", || {
         std::future::ready((since.elapsed() > TWO_LOOKS).then_some(()))
@@ -328,11 +266,11 @@ async fn what_the_configuration_gives_no_way_to_settle_is_said_once_and_listed()
     assert_eq!(said(), 1, "once, and not at every look");
     world.postgres.start_again();
     world.configure("file:secrets/admin", "store:orders/admin");
-    check(&run(&broker, &["reload"]), 0, "");
+    check(&operate(&broker, &["reload"]), 0, "");
     settled(&broker).await;
-    let listed = run(&broker, &["secret", "list"]);
-    assert!(!String::from_utf8_lossy(&listed.stdout).contains("unsettled"), "{listed:?}");
-    issues(&broker).await;
+    let (_, listed, _) = operate(&broker, &["secret", "list"]);
+    assert!(!listed.contains("unsettled"), "{listed}");
+    issues(&broker, ORDERS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -352,17 +290,18 @@ async fn a_password_is_replaced_on_schedule() {
 async fn only_what_the_broker_keeps_for_one_connection_is_replaced() {
     let world = World::new();
     let broker = Broker::start(&world).await;
-    let rotate = |args: &[&str]| run(&broker, &[&["backend", "rotate"], args].concat());
+    let rotate = |args: &[&str]| operate(&broker, &[&["backend", "rotate"], args].concat());
     check(&rotate(&["orders-db"]), 1, "write `password = \"store:NAME\"`");
     check(&rotate(&["nothing"]), 1, "no connection of that name");
     let refused = "rotate_every = \"1h\"\nauth = { password";
     world.configure("auth = { password", refused);
     let mut checked = Command::new(program("clavigerd"));
     checked.args(["check", "--config"]).arg(world.config());
-    let checked = checked.output().expect("clavigerd runs");
-    check(&checked, 1, "only a password in the broker's keeping is replaced");
+    check(&run(checked), 1, "only a password in the broker's keeping is replaced");
     assert_eq!(count(&broker, "rotation-started").await, 0);
 }
+
+const ORDERS: Want = Want { role: "support-triage", scope: "orders-db/readonly" };
 
 const SHOP_POLICY: &str = r#"
 @id("shop.readonly")
