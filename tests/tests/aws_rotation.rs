@@ -183,6 +183,24 @@ async fn a_new_key_waits_while_sts_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_of_which_nobody_heard_is_replaced_without_another_order() {
+    let aws = Aws::start();
+    let world = aws.world_with_kept_key("", &aws.iam());
+    let broker = Broker::start(&world).await;
+    aws.sts.stop_at(Stop { action: "CreateAccessKey", moment: Moment::Answering });
+    check(&operate(&broker, &ROTATE), 1, "it is not known whether the backend has made");
+    issues(&broker, REPORTS).await;
+    check(&operate(&broker, &["secret", "list"]), 0, "(unsettled)");
+    aws.sts.let_go();
+    until_count(&broker, "rotation-done", 1).await;
+    until_count(&broker, "rotation-retired", 1).await;
+    the_first_key_is_gone(&aws);
+    issues(&broker, REPORTS).await;
+    assert_eq!(count(&broker, "rotation-started").await, 1);
+    assert_eq!(count(&broker, "rotation-failed").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deletion_that_fails_is_tried_again() {
     let aws = Aws::start();
     let world = aws.world_with_kept_key("", &aws.iam());
@@ -199,6 +217,29 @@ async fn a_deletion_that_fails_is_tried_again() {
     let log = broker.log();
     assert!(log.contains("a key that was replaced is not deleted yet"), "{log}");
     the_first_key_is_gone(&aws);
+}
+
+/// As AWS answers where an operator has put another user's key meanwhile. moto would delete it,
+/// whoever asks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_iam_does_not_find_is_not_said_to_be_deleted() {
+    let aws = Aws::start();
+    let world = aws.world_with_kept_key("", &aws.iam());
+    let broker = Broker::start(&world).await;
+    let first = aws.moto.root_key().id.clone();
+    check(&operate(&broker, &ROTATE), 0, "version 2 is in force");
+    // Nothing else is sent before it.
+    aws.sts.refuse_next(Refusal {
+        status: 404,
+        code: "NoSuchEntity",
+        message: format!("The Access Key with id {first} cannot be found."),
+        retry_after_secs: None,
+    });
+    until_count(&broker, "rotation-retired", 1).await;
+    let retired = entries(&broker, "rotation-retired").await.remove(0)["detail"].to_string();
+    let told = format!("key `{first}` is not among the keys of the user whose key is in force");
+    assert!(retired.contains(&told), "{retired}");
+    assert!(keys(&aws).contains(&first), "it is there still");
 }
 
 /// A user has two keys at most: a second one that nobody can be using makes room, any other is the

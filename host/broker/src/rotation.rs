@@ -2,6 +2,7 @@
 //! half done. `rotation/password.rs` and `rotation/key.rs` have the steps, whose order keeps the
 //! broker from being locked out.
 
+mod backoff;
 mod key;
 mod password;
 mod target;
@@ -16,12 +17,12 @@ use claviger_core::name::{BackendName, ConnectionName, SecretName};
 use claviger_core::ports::{Clock, JournalError, Ports};
 use claviger_core::time::Timestamp;
 use thiserror::Error;
-use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::configuration::{self, Asker};
 use crate::journal::{RootSecrets, SecretAct, Settlement, Unsettled};
 use crate::policies::Reloaded;
+use backoff::Backoffs;
 use target::{Target, target, targets};
 
 /// One rotation at a time.
@@ -106,6 +107,12 @@ pub enum RotateError {
          and the broker looks again by itself: {0}"
     )]
     Unsettled(String),
+    /// Nobody knows yet whether the backend has made one.
+    #[error(
+        "it is not known whether the backend has made a new credential; the one in force stays, \
+         and the broker tries again by itself: {0}"
+    )]
+    Unmade(String),
     /// The journal could not do its part.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -138,21 +145,15 @@ pub fn backend(broker: &Broker, wish: &Wish) -> Option<BackendName> {
 pub async fn tend_always(broker: Arc<Broker>) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     let mut failed: BTreeMap<SecretName, Timestamp> = BTreeMap::new();
-    let mut deletion = Again::default();
+    let mut deletions = Backoffs::default();
     let mut stranded = BTreeSet::new();
     loop {
         looks.tick().await;
         if let Err(error) = settle_all(&broker, &mut stranded).await {
             tracing::warn!(%error, "a rotation is not settled yet");
         }
-        if deletion.is_due() {
-            match key::retire_all(&broker).await {
-                Ok(()) => deletion = Again::default(),
-                Err(error) => {
-                    tracing::warn!(%error, "a key that was replaced is not deleted yet");
-                    deletion.put_off();
-                }
-            }
+        if let Err(error) = key::retire_all(&broker, &mut deletions).await {
+            tracing::warn!(%error, "which keys are still to be deleted is not known");
         }
         let due = due(&broker, &failed).await.unwrap_or_default();
         for secret in due {
@@ -165,24 +166,6 @@ pub async fn tend_always(broker: Arc<Broker>) {
                 }
             }
         }
-    }
-}
-
-/// When something that failed is tried again: later each time.
-#[derive(Default)]
-struct Again {
-    not_before: Option<Instant>,
-    pause: Duration,
-}
-
-impl Again {
-    fn is_due(&self) -> bool {
-        self.not_before.is_none_or(|moment| moment <= Instant::now())
-    }
-
-    fn put_off(&mut self) {
-        self.pause = (self.pause * 2).clamp(LOOK_EVERY, RETRY_AFTER);
-        self.not_before = Some(Instant::now() + self.pause);
     }
 }
 

@@ -14,12 +14,9 @@ pub fn make(id_in_force: &str) -> Result<NewKey, Error> {
     Ok(NewKey { id: made.require(&at("AccessKeyId"))?, key })
 }
 
-/// Deletes a key; one that is not there is as good.
+/// Deletes a key of the user whose key signs. Any other is `NotFound`, and stays.
 pub fn delete(id: &str) -> Result<(), Error> {
-    match iam("DeleteAccessKey", Some(id)) {
-        Err(error) if error.has_code("NoSuchEntity") => Ok(()),
-        deleted => deleted.map(drop),
-    }
+    iam("DeleteAccessKey", Some(id)).map(drop)
 }
 
 /// A user has two keys at most. The second one goes if nobody can be using it: what an interrupted
@@ -30,7 +27,8 @@ fn make_room(id_in_force: &str) -> Result<(), Error> {
         let message = "IAM does not list the key in force among the keys of its user: grant the \
                        connection `iam` all `reads` of the plugin's README, and let it use the \
                        same secrets as `sts`";
-        return Err(Error::new(ErrorKind::Conflict, message).after_sending());
+        // Nothing was made: IAM was only asked.
+        return Err(Error::new(ErrorKind::Conflict, message));
     }
     for key in keys.iter().filter(|key| key.id != id_in_force) {
         if key.is_active && was_used(&key.id)? {
@@ -39,13 +37,17 @@ fn make_room(id_in_force: &str) -> Result<(), Error> {
                  and delete or deactivate it",
                 key.id
             );
-            return Err(Error::new(ErrorKind::Conflict, message).after_sending());
+            return Err(Error::new(ErrorKind::Conflict, message));
         }
         log::info(
             "an access key that nobody uses is deleted",
             &[("access_key_id", key.id.as_str())],
         );
-        delete(&key.id)?;
+        match delete(&key.id) {
+            // Somebody else was quicker.
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            deleted => deleted?,
+        }
     }
     Ok(())
 }
@@ -78,6 +80,9 @@ fn explain(error: Error) -> Error {
     let (kind, advice) = match error.code.as_deref() {
         Some("AccessDenied") => (ErrorKind::Denied, RIGHTS),
         Some("LimitExceeded") => (ErrorKind::Conflict, ROOM),
+        Some("NoSuchEntity") => return error.with_kind(ErrorKind::NotFound),
+        // Not IAM's word: with it the host would give up a key that works.
+        _ if error.kind == ErrorKind::NotFound => (ErrorKind::Other, ADDRESS),
         _ => return error,
     };
     error.with_kind(kind).with_advice(advice)
@@ -113,6 +118,8 @@ const BIND: &str = "to replace the access key, bind the connection `iam` too, wi
 const RIGHTS: &str = "let the user's policy allow iam:ListAccessKeys, iam:GetAccessKeyLastUsed, \
                       iam:CreateAccessKey and iam:DeleteAccessKey on the user itself";
 const ROOM: &str = "the user has two access keys: delete the one that is not in use";
+const ADDRESS: &str = "check that the connection `iam` has IAM's address and all `reads` of the \
+                       plugin's README";
 
 #[cfg(test)]
 mod tests {
@@ -135,12 +142,14 @@ mod tests {
 
     #[test]
     fn says_what_the_operator_must_do() {
-        for (code, kind, advice) in [
-            ("AccessDenied", ErrorKind::Denied, "iam:CreateAccessKey"),
-            ("LimitExceeded", ErrorKind::Conflict, "two access keys"),
-            ("ServiceFailure", ErrorKind::Other, "no"),
+        for (said, code, kind, advice) in [
+            (ErrorKind::Denied, "AccessDenied", ErrorKind::Denied, "iam:CreateAccessKey"),
+            (ErrorKind::Conflict, "LimitExceeded", ErrorKind::Conflict, "two access keys"),
+            (ErrorKind::Other, "ServiceFailure", ErrorKind::Other, "no"),
+            (ErrorKind::NotFound, "NoSuchEntity", ErrorKind::NotFound, "no"),
+            (ErrorKind::NotFound, "404", ErrorKind::Other, "IAM's address"),
         ] {
-            let mut error = Error::new(ErrorKind::Other, "no").after_sending();
+            let mut error = Error::new(said, "no").after_sending();
             error.code = Some(code.to_owned());
             let error = explain(error);
             assert_eq!(error.kind, kind, "{code}");

@@ -31,7 +31,8 @@ pub trait RotateKey: Provider {
     /// only, what an interrupted call made, and nobody has, is deleted first.
     fn make_key(make: &MakeKey<Self::Settings>) -> Result<NewKey, Error>;
 
-    /// Deletes a key that nothing uses any more. `Ok` when it is gone, whether or not it existed.
+    /// Deletes a key that nothing uses any more. `ErrorKind::NotFound` if the backend says that the
+    /// account has no such key: that ends it too, and is recorded as what it is.
     fn delete_key(delete: &DeleteKey<Self::Settings>) -> Result<(), Error>;
 }
 
