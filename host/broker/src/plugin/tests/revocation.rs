@@ -79,6 +79,18 @@ async fn several_logins_end_in_one_call_and_one_that_owns_something_ends_none() 
 }
 
 #[tokio::test]
+async fn as_many_logins_as_go_together_end_in_one_call() {
+    let fixture = Fixture::load(POSTGRES, unprivileged_backend(server())).await;
+    let mut logins = Vec::new();
+    for _ in 0..ports_at_once(&fixture) {
+        logins.push(Minted::with(&fixture, r#"{"grant_role": "writers"}"#).await);
+    }
+    let ids: Vec<_> = logins.iter().map(|login| login.id).collect();
+    fixture.revoke_all(&ids).await.unwrap();
+    assert!(logins.iter().all(|login| !login.exists()));
+}
+
+#[tokio::test]
 async fn a_plugin_without_the_ability_is_never_asked_for_it() {
     let fixture = Fixture::load(POSTGRES, unprivileged_backend(server())).await;
     let able = ports_at_once(&fixture);
