@@ -157,7 +157,8 @@ mod tests {
         check(&[&elsewhere, &sts, &iam], "key", "a sts");
         check(&[&elsewhere, &sts, &iam], "id", "a sts");
         let another = signing("a", "sts-us", ("sts", "other"));
-        check(&[&sts, &another], "id", "is used by `backends.a.connections.sts.auth`");
+        let both = "`backends.a.connections.sts-us.auth`, `backends.a.connections.sts.auth`";
+        check(&[&sts, &another], "id", both);
         let elsewhere = signing("b", "iam", ("iam", "key"));
         check(&[&sts, &elsewhere], "key", "is used by `backends.a.connections.sts.auth`");
         let half = signing("a", "iam", ("iam", "other"));
