@@ -27,6 +27,12 @@ use crate::tls::{self, Certificates, Spiffe};
 use crate::watching::Watching;
 use crate::{load, metrics_page, reload, serve, telemetry, worker};
 
+/// Returns when the broker shuts down.
+pub async fn drained(draining: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, and so the process is about to be.
+    let _gone = draining.wait_for(|draining| *draining).await;
+}
+
 /// How strictly the broker takes its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

@@ -7,96 +7,40 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
-use tokio_stream::{Stream, StreamExt};
-use tonic::transport::server::Connected;
+use tokio::time::{Instant, Sleep};
 
-/// A connection that fails unless its peer greets in time. From then on the pings of HTTP/2 find
-/// out whether the peer is there.
-pub struct Greeted<T> {
-    io: T,
-    owed: Option<Greeting>,
+/// What a peer still has to say, and until when. From then on the pings of HTTP/2 find out whether
+/// the peer is there.
+pub struct Greeting {
+    owed: Option<Owed>,
 }
 
-struct Greeting {
+struct Owed {
     bytes: usize,
     until: Pin<Box<Sleep>>,
 }
 
-impl<T> Greeted<T> {
-    /// The connection `io`, of whose peer nothing has been heard.
-    pub fn new(io: T) -> Self {
-        let until = Box::pin(tokio::time::sleep(GREETING_MAX));
-        Self { io, owed: Some(Greeting { bytes: GREETING_BYTES, until }) }
+impl Greeting {
+    /// Of a peer of whom nothing has been heard.
+    pub fn owed() -> Self {
+        Self::owed_until(Instant::now() + GREETING_MAX)
     }
-}
 
-/// The same connections, each of which must greet.
-pub fn greeted<T>(
-    connections: impl Stream<Item = io::Result<T>>,
-) -> impl Stream<Item = io::Result<Greeted<T>>> {
-    connections.map(|accepted| accepted.map(Greeted::new))
-}
-
-impl<T: Connected> Connected for Greeted<T> {
-    type ConnectInfo = T::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
+    fn owed_until(at: Instant) -> Self {
+        let until = Box::pin(tokio::time::sleep_until(at));
+        Self { owed: Some(Owed { bytes: GREETING_BYTES, until }) }
     }
-}
 
-impl<T: AsyncRead + Unpin> AsyncRead for Greeted<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.io).poll_read(context, buffer);
-        let Some(owed) = &mut this.owed else { return read };
-        let heard = buffer.filled().len().saturating_sub(before);
+    /// So many bytes were `heard` in this look at the connection. Ready, with what the connection
+    /// fails with, once the peer is too late; otherwise `context` is woken then.
+    pub fn poll(&mut self, heard: usize, context: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(owed) = &mut self.owed else { return Poll::Pending };
         owed.bytes = owed.bytes.saturating_sub(heard);
         if owed.bytes == 0 {
-            this.owed = None;
-            return read;
+            self.owed = None;
+            return Poll::Pending;
         }
-        match owed.until.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => read,
-        }
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Greeted<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        owed.until.as_mut().poll(context).map(|()| io::ErrorKind::TimedOut.into())
     }
 }
 
@@ -106,3 +50,27 @@ const GREETING_BYTES: usize = 33;
 /// Clients greet as they connect. Ten seconds outlast a machine that is busy; who lets them pass,
 /// again and again, still takes a place for no longer than that.
 const GREETING_MAX: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Waker;
+
+    use super::*;
+
+    fn is_pending(greeting: &mut Greeting, heard: usize) -> bool {
+        greeting.poll(heard, &mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    #[tokio::test]
+    async fn half_a_greeting_is_too_late_and_a_whole_one_is_good_for_ever() {
+        let now = Instant::now();
+        let (mut half, mut whole) = (Greeting::owed(), Greeting::owed_until(now));
+        assert!(is_pending(&mut half, GREETING_BYTES - 1), "there is time left");
+        assert!(is_pending(&mut whole, GREETING_BYTES), "heard whole, late or not");
+        let mut late = Greeting::owed_until(now);
+        let failed = poll_fn(|context| late.poll(0, context)).await;
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        assert!(is_pending(&mut whole, 0));
+    }
+}

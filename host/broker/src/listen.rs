@@ -18,6 +18,8 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::greeting::Greeting;
+
 /// The process at the other end of a unix socket when it connected (`SO_PEERCRED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnixPeer {
@@ -28,9 +30,11 @@ pub struct UnixPeer {
 }
 
 /// A connection that counts against the bound until it is dropped, and what it proves of its peer.
+/// It fails unless the peer greets in time.
 pub struct Bounded<T, P> {
     io: T,
     peer: P,
+    greeting: Greeting,
     _room: Room,
 }
 
@@ -38,9 +42,9 @@ pub struct Bounded<T, P> {
 pub type Room = Vec<OwnedSemaphorePermit>;
 
 impl<T, P> Bounded<T, P> {
-    /// The connection `io` to `peer`.
-    pub const fn new(io: T, peer: P, room: Room) -> Self {
-        Self { io, peer, _room: room }
+    /// The connection `io` to `peer`, of which nothing has been heard yet.
+    pub fn new(io: T, peer: P, room: Room) -> Self {
+        Self { io, peer, greeting: Greeting::owed(), _room: room }
     }
 }
 
@@ -187,7 +191,13 @@ impl<T: AsyncRead + Unpin, P: Unpin> AsyncRead for Bounded<T, P> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(context, buffer);
+        let heard = buffer.filled().len().saturating_sub(before);
+        match self.greeting.poll(heard, context) {
+            Poll::Ready(late) => Poll::Ready(Err(late)),
+            Poll::Pending => read,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use claviger_core::time::Timestamp;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 
+use crate::app::drained;
 use crate::broker::Broker;
 use crate::journal::{ENDED_AT_ONCE, Ended, JournalNews, LeaseSeen, SqliteJournal, Word};
 
@@ -184,14 +185,9 @@ impl Run {
     async fn end_sessions(&mut self, sessions: &[SessionId]) -> Result<(), JournalError> {
         for batch in sessions.chunks(ENDED_AT_ONCE) {
             let now = self.broker.clock().now();
-            let mut tries = 0..OVERLOADED_MAX;
-            let ended = loop {
-                let job = self.broker.journal.end_sessions(batch.to_vec(), self.word.clone(), now);
-                match job.await {
-                    Err(JournalError::Overloaded) if tries.next().is_some() => breath().await,
-                    ended => break ended?,
-                }
-            };
+            let journal = &self.broker.journal;
+            let job = || journal.end_sessions(batch.to_vec(), self.word.clone(), now);
+            let ended = patiently(job).await?;
             self.broker.sessions.forget(batch.iter().chain(&ended.sessions));
             let matched = batch.iter().filter(|id| ended.sessions.contains(id)).count();
             self.tally.sessions_matched += count(matched);
@@ -203,14 +199,9 @@ impl Run {
     async fn end_leases(&mut self, leases: &[IntentId]) -> Result<(), JournalError> {
         for batch in leases.chunks(ENDED_AT_ONCE) {
             let now = self.broker.clock().now();
-            let mut tries = 0..OVERLOADED_MAX;
-            let ended = loop {
-                let job = self.broker.journal.end_leases(batch.to_vec(), self.word.clone(), now);
-                match job.await {
-                    Err(JournalError::Overloaded) if tries.next().is_some() => breath().await,
-                    ended => break ended?,
-                }
-            };
+            let journal = &self.broker.journal;
+            let job = || journal.end_leases(batch.to_vec(), self.word.clone(), now);
+            let ended = patiently(job).await?;
             self.take(&ended);
         }
         Ok(())
@@ -369,13 +360,17 @@ fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-async fn drained(draining: &mut watch::Receiver<bool>) {
-    // An error means that the sender is gone, and so the process is about to be.
-    let _gone = draining.wait_for(|draining| *draining).await;
-}
-
-async fn breath() {
-    tokio::time::sleep(BREATH).await;
+/// Does a job of the writer, again while its queue is full.
+async fn patiently<J: Future<Output = Result<Ended, JournalError>>>(
+    job: impl Fn() -> J,
+) -> Result<Ended, JournalError> {
+    for _ in 0..OVERLOADED_MAX {
+        match job().await {
+            Err(JournalError::Overloaded) => tokio::time::sleep(BREATH).await,
+            ended => return ended,
+        }
+    }
+    job().await
 }
 
 /// Progress messages that wait for a slow reader; each replaces the one before.
@@ -396,3 +391,25 @@ const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// The first retry of a failed attempt comes after about a second.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn what_is_not_complete_is_recorded_as_that() {
+        let (role, backend) = ("reader".parse().unwrap(), "orders-db".parse().unwrap());
+        let (role, backend) = (Selector::Role(role), Selector::Backend(backend));
+        let end = |selector, ended| outcome(selector, &Tally::default(), &ended);
+        let complete = end(&role, Ok(LastLook::Empty));
+        assert!(!complete.contains("not complete"), "{complete}");
+        for (told, expect) in [
+            (end(&role, Ok(LastLook::FoundMore)), "; not complete: new sessions keep beginning"),
+            (end(&backend, Ok(LastLook::FoundMore)), "; not complete: new leases keep beginning"),
+            (end(&role, Err(JournalError::Overloaded)), "; not complete: "),
+        ] {
+            assert!(told.contains(expect), "{told}");
+        }
+    }
+}

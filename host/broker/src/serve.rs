@@ -22,10 +22,9 @@ use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::app::Mode;
+use crate::app::{Mode, drained};
 use crate::broker::Broker;
 use crate::config::{ClientCertificates, ConfigError, ConfigFile, TlsConfig};
-use crate::greeting::greeted;
 use crate::journal::Health;
 use crate::listen::{self, UnixSocket};
 use crate::rpc::admin::Admin;
@@ -114,8 +113,9 @@ impl Listeners<'_> {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
         let router = bounded().add_routes(routes);
-        let drained = drained(self.draining.clone());
-        self.tasks.spawn(router.serve_with_incoming_shutdown(greeted(connections), drained));
+        let mut draining = self.draining.clone();
+        let drained = async move { drained(&mut draining).await };
+        self.tasks.spawn(router.serve_with_incoming_shutdown(connections, drained));
     }
 }
 
@@ -160,11 +160,6 @@ pub fn plain_is_for_dev(mode: Mode, file: &ConfigFile) -> Result<(), ConfigError
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(address).await;
     bound.with_context(|| format!("cannot listen on `{address}`"))
-}
-
-async fn drained(mut draining: watch::Receiver<bool>) {
-    // An error means that the sender is gone, and so the process is about to be.
-    let _gone = draining.wait_for(|draining| *draining).await;
 }
 
 /// Not serving while the journal cannot write, since nothing can be issued then; and while

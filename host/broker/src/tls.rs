@@ -11,5 +11,6 @@ mod trust;
 
 pub use self::spiffe::{Spiffe, workload_api};
 pub use certificates::{Certificates, Section, check, files, reload, tend};
+pub use identity::is_over;
 pub use listener::{InForce, Slots, incoming};
 pub use peer::{ClientCertificate, TlsPeer};

@@ -66,7 +66,10 @@ fn main() -> ExitCode {
 
 fn run(plan: &Plan) -> Result<()> {
     let mut bench = Bench::new(plan.effort)?;
-    runtime()?.block_on(measure(&mut bench, plan))?;
+    let measured = runtime()?.block_on(measure(&mut bench, plan));
+    if let Err(error) = &measured {
+        bench.note(format!("Not everything was measured: {error:#}"));
+    }
     bench.report.ratios.sort_by_key(|ratio| figures::order(&ratio.key));
     for ratio in &bench.report.ratios {
         println!("{ratio}");
@@ -74,13 +77,13 @@ fn run(plan: &Plan) -> Result<()> {
     for note in &bench.report.notes {
         println!("{note}");
     }
-    let Some(out) = &plan.out else { return Ok(()) };
+    let Some(out) = &plan.out else { return measured };
     std::fs::create_dir_all(out)?;
     let (json, html) = (out.join("report.json"), out.join("report.html"));
     std::fs::write(&json, serde_json::to_string_pretty(&bench.report)? + "\n")?;
     std::fs::write(&html, page::render(&bench.report))?;
     println!("written to {} and {}", json.display(), html.display());
-    Ok(())
+    measured
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

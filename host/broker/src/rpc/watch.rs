@@ -18,10 +18,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{convert, status};
+use crate::app::drained;
 use crate::authenticate::AuthenticateError;
 use crate::broker::now;
 use crate::journal::{ENDED_AT_ONCE, JournalNews, LeaseQuery, SqliteJournal, Why};
 use crate::sessions::Watcher;
+use crate::tls::is_over;
 
 /// What one stream needs.
 pub struct Watched {
@@ -74,7 +76,7 @@ async fn tell(
                 return Ok(());
             }
         }
-        if watched.proof_ends.is_some_and(|ends| now().whole_second() > ends) {
+        if watched.proof_ends.is_some_and(|ends| is_over(ends, now())) {
             return Err(status::of_authentication(&AuthenticateError::ExpiredCertificate));
         }
         let wait = account.warnings.next().map_or(IDLE_WAIT, |(at, ..)| at.since(now()));
@@ -209,11 +211,6 @@ impl<'a> Account<'a> {
             code,
         }))
     }
-}
-
-async fn drained(draining: &mut watch::Receiver<bool>) {
-    // An error means that the sender is gone, and so the process is about to be.
-    let _gone = draining.wait_for(|draining| *draining).await;
 }
 
 /// When to warn of which lease's expiry: once four fifths of its remaining life have passed.

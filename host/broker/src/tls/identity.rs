@@ -61,7 +61,8 @@ impl OwnIdentity {
     }
 }
 
-/// Whether a certificate that ends then has ended: RFC 5280 counts its last second in.
+/// Whether a certificate that ends then has ended, the broker's own or a client's. X.509 counts whole
+/// seconds, and the last one in (RFC 5280, 4.1.2.5).
 pub fn is_over(not_after: Timestamp, now: Timestamp) -> bool {
     now.whole_second() > not_after
 }

@@ -8,6 +8,8 @@ use claviger_core::time::Timestamp;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::identity::is_over;
+
 /// The other end of a TLS connection, as every call on it finds it among its extensions.
 #[derive(Clone, Debug, Default)]
 pub struct TlsPeer {
@@ -66,8 +68,7 @@ impl ClientCertificate {
 
     /// Whether it proves nothing any more.
     pub fn has_expired(&self, now: Timestamp) -> bool {
-        // X.509 counts whole seconds, and the last one belongs to the certificate.
-        now.whole_second() > self.not_after
+        is_over(self.not_after, now)
     }
 }
 

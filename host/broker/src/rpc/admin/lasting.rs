@@ -19,6 +19,7 @@ use tonic::Status;
 use crate::authenticate::AuthenticateError;
 use crate::broker::Broker;
 use crate::rpc::status;
+use crate::tls::is_over;
 
 /// What is told over time.
 pub type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -79,7 +80,7 @@ async fn expired(broker: &Broker, proof_ends: Option<Timestamp>) {
     let Some(ends) = proof_ends else { return pending().await };
     loop {
         let now = broker.clock().now();
-        if now.whole_second() > ends {
+        if is_over(ends, now) {
             return;
         }
         // The last second still counts.
