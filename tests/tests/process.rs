@@ -66,6 +66,20 @@ async fn what_is_switched_off_is_off_and_said() {
     assert!(log.contains("\"landlock\":\"off\"") && log.contains("\"seccomp\":\"off\""), "{log}");
 }
 
+/// Before anything else is opened: only root could open it later, and for everybody else each call
+/// would be slower.
+#[tokio::test]
+async fn the_sandbox_finds_the_pages_that_a_call_has_written() {
+    let world = World::new();
+    let broker = Broker::start(&world).await;
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
+    let can = (numbers.next(), numbers.next()) >= (Some(6), Some(7));
+    let first = std::fs::read_link(format!("/proc/{}/fd/3", broker.pid())).expect("an open file");
+    assert_eq!(first.ends_with("pagemap"), can, "{} on {release}", first.display());
+    assert!(broker.log().contains(&format!("\"pagemap_scan\":{can}")), "{}", broker.log());
+}
+
 /// Where the limits allow locking, every place in memory that holds the root password is locked.
 #[tokio::test]
 async fn no_page_with_a_root_credential_can_be_swapped_out() {

@@ -75,18 +75,25 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             app::block_on(keep::run(command))
         }
         Command::Serve { config } => {
-            harden::process()?;
-            telemetry::start();
+            begin()?;
             let file = ConfigFile::read(&config)?;
             let confinement = harden::confine(&file)?;
             app::block_on(app::serve(app::Mode::Serve, file, confinement))
         }
         Command::Dev(args) => {
-            harden::process()?;
-            telemetry::start();
+            begin()?;
             let file = dev::prepare(args)?;
             let confinement = harden::confine(&file)?;
             app::block_on(app::serve(app::Mode::Dev, file, confinement))
         }
     }
+}
+
+/// What comes before anything is read.
+fn begin() -> anyhow::Result<()> {
+    // First: of a process that cannot be dumped, what lies in `/proc` about it belongs to root.
+    clavigerd::plugin::open_pagemap();
+    harden::process()?;
+    telemetry::start();
+    Ok(())
 }

@@ -29,7 +29,7 @@ pub use admit::AdmitError;
 pub use backend::{BackendError, ISSUER_WANTED, log_in, sign_in};
 pub use cache::ComponentCache;
 pub use compile::{CompileError, child as compile_child};
-pub use engine::EngineError;
+pub use engine::{EngineError, open_pagemap};
 pub use link::{Grant, Grants, LinkError, check_import};
 pub use manifest::{
     ABI, Auth, ConnectionKind, ConnectionRequest, CredentialSpec, Dialect, Enforcer, FieldSpec,
