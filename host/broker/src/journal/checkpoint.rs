@@ -109,9 +109,9 @@ fn checkpoint(conn: &Connection, mode: &str) -> Result<Log, Fault> {
     })?)
 }
 
-/// 4 MiB: small enough that a restart after a crash reads it in an instant, large enough that a
-/// page changed by every commit is moved once for hundreds of them.
-const CHECKPOINT_PAGES: u64 = 1024;
+/// 16 MiB: small enough that a restart after a crash reads it in an instant, large enough that a
+/// page changed by every commit, or by every issue of a session, is moved once for many of them.
+const CHECKPOINT_PAGES: u64 = 4 * 1024;
 
 /// The journal's own reads are over in a few milliseconds; for anybody else's no commit waits.
 const RESTART_WAIT: Duration = Duration::from_millis(50);

@@ -151,6 +151,10 @@ impl Writer {
                 for (job, verdict) in batch.into_iter().zip(verdicts) {
                     job.answer(verdict);
                 }
+                // Nobody who asked for this commit waits for the log to be looked after.
+                if let Ok(pages) = self.checkpoints.after_commit(&self.database) {
+                    self.stats.set_wal_pages(pages);
+                }
             }
             Err(error) => {
                 for job in batch {
@@ -182,9 +186,6 @@ impl Writer {
             observer(took);
         }
         self.outlets.tell(told);
-        if let Ok(pages) = self.checkpoints.after_commit(&self.database) {
-            self.stats.set_wal_pages(pages);
-        }
         Ok(verdicts)
     }
 

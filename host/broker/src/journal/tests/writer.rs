@@ -176,6 +176,15 @@ async fn a_caller_that_goes_away_changes_nothing_for_the_others() {
     assert_eq!(world.journal.record(entry("b")).await, Ok(JournalSeq::durable(3)));
 }
 
+/// The flags stand in `.cargo/config.toml`, and one that shows stands for all.
+#[tokio::test]
+async fn sqlite_is_built_with_the_flags_of_the_workspace() {
+    let world = World::new().await;
+    let sql = "SELECT sqlite_compileoption_used('DEFAULT_MEMSTATUS=0')";
+    let used: bool = stranger(world.path()).query_row(sql, [], |row| row.get(0)).unwrap();
+    assert!(used);
+}
+
 /// Commits 256 pages at once and answers how long the log is.
 async fn write_a_mebibyte(world: &World) -> u64 {
     let write = |ledger: &mut super::super::ledger::Ledger<'_>| {
