@@ -119,11 +119,11 @@ impl Model {
         Entity::new_with_tags(self.operator(operator.id()), [standing], teams.iter().cloned(), tags)
     }
 
-    /// The session's entity, in the role that is to be judged.
+    /// The session's entity, in the role that is to be judged and in all that this is in.
     pub(super) fn session_entity(
         &self,
         session: &Session,
-        role: &RoleName,
+        roles: &[EntityUid],
         authorizations: &BTreeMap<Authorization, AuthorizationLimits>,
     ) -> Result<Entity, EntityAttrEvaluationError> {
         let declared = authorizations.keys().map(|name| text(name.as_str()));
@@ -135,8 +135,7 @@ impl Model {
             ("workload".to_owned(), RestrictedExpression::new_entity_uid(workload)),
             ("depth".to_owned(), depth(session.ancestors().len())),
         ];
-        let parents = [self.role(role)];
-        Entity::new_with_tags(self.session(session), attributes, parents, [])
+        Entity::new_with_tags(self.session(session), attributes, roles.iter().cloned(), [])
     }
 
     /// The workload's entity, its claims as tags.
@@ -203,13 +202,14 @@ impl KnownEntities {
     }
 
     /// The requester's entity: in the teams that name it, and in those of the groups that its
-    /// token says it is in. Tokens that name none give nobody a team.
-    pub(super) fn requester(&self, model: &Model, requester: &Requester) -> Entity {
+    /// token says it is in. Tokens that name none give nobody a team; of who is in none there is
+    /// nothing to say, since a requester has no attributes.
+    pub(super) fn requester(&self, model: &Model, requester: &Requester) -> Option<Entity> {
         let uid = model.requester(requester.id());
         let by_group = requester.grounds().groups.iter().filter_map(|group| self.groups.get(group));
         let mut teams: HashSet<EntityUid> = by_group.flatten().cloned().collect();
         teams.extend(self.parents(&uid).iter().cloned());
-        Entity::new_no_attrs(uid, teams)
+        (!teams.is_empty()).then(|| Entity::new_no_attrs(uid, teams))
     }
 
     /// The entity of that id, if something is known of it.

@@ -27,25 +27,54 @@ pub(super) struct Engine {
     pub(super) issue: Slices,
     pub(super) open_session: Slices,
     pub(super) admin: Slices,
-    pub(super) clock: Clock,
+    pub(super) last_context: LastContext,
 }
 
-/// The current second in Cedar's terms, kept: making it parses the name of its type each time.
+/// The context of the last question of `issue`, kept: those of one second differ in little else than
+/// the life, and making a moment in Cedar's terms parses the name of its type and the moment.
 #[derive(Default)]
-pub(super) struct Clock(Mutex<Option<(Timestamp, RestrictedExpression)>>);
+pub(super) struct LastContext(Mutex<Option<(IssueContext, Context)>>);
 
-impl Clock {
-    fn second_of(&self, now: Timestamp) -> RestrictedExpression {
-        let second = now.whole_second();
+/// What the context of a question of `issue` is made from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct IssueContext {
+    ttl_secs: i64,
+    session_live: bool,
+    now: Timestamp,
+}
+
+impl LastContext {
+    fn of(&self, question: &IssueQuestion<'_>) -> Result<Context, ContextCreationError> {
+        let wanted = IssueContext {
+            ttl_secs: secs(question.ttl),
+            session_live: question.session.is_live_at(question.now),
+            now: question.now.whole_second(),
+        };
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*kept {
-            Some((at, expression)) if *at == second => expression.clone(),
-            _ => {
-                let expression = RestrictedExpression::new_datetime(second.to_string());
-                kept.insert((second, expression)).1.clone()
-            }
+        if let Some((of, context)) = &*kept
+            && *of == wanted
+        {
+            return Ok(context.clone());
         }
+        let context = wanted.context()?;
+        Ok(kept.insert((wanted, context)).1.clone())
     }
+}
+
+impl IssueContext {
+    fn context(self) -> Result<Context, ContextCreationError> {
+        Context::from_pairs([
+            ("ttl_secs".to_owned(), RestrictedExpression::new_long(self.ttl_secs)),
+            ("ttl_secs_max".to_owned(), RestrictedExpression::new_long(secs(TTL_MAX))),
+            ("session_live".to_owned(), RestrictedExpression::new_bool(self.session_live)),
+            ("now".to_owned(), second(self.now)),
+        ])
+    }
+}
+
+/// A moment as policies see it, in whole seconds.
+fn second(at: Timestamp) -> RestrictedExpression {
+    RestrictedExpression::new_datetime(at.whole_second().to_string())
 }
 
 /// A question in Cedar's terms.
@@ -94,23 +123,22 @@ impl Engine {
         let IssueQuestion { session, role, scope, .. } = question;
         let scope = self.model.scope(scope);
         let scope_entity = self.known.get(&scope).ok_or("engine.scope")?.clone();
-        let session_entity = self.model.session_entity(session, role, question.authorizations);
+        let role = self.model.role(role);
+        // With all that the role is in, so that the role itself need not stand among the entities.
+        let roles = [std::slice::from_ref(&role), self.known.parents(&role)].concat();
+        let session_entity = self.model.session_entity(session, &roles, question.authorizations);
         let session_entity = session_entity.map_err(|_| "engine.session")?;
         let workload_entity =
             self.model.workload_entity(session.principal()).map_err(|_| "engine.workload")?;
-        let role = self.model.role(role);
         Ok(Asked {
             action: self.model.issue.clone(),
-            context: self.issue_context(question).map_err(|_| "engine.context")?,
-            principals: [&[session_entity.uid(), role.clone()], self.known.parents(&role)].concat(),
+            context: self.last_context.of(question).map_err(|_| "engine.context")?,
+            principals: [&[session_entity.uid()], roles.as_slice()].concat(),
             resources: [std::slice::from_ref(&scope), self.known.parents(&scope)].concat(),
-            entities: vec![
-                session_entity,
-                workload_entity,
-                scope_entity,
-                self.known.entity(&role),
-                self.known.requester(&self.model, session.requester()),
-            ],
+            entities: [session_entity, workload_entity, scope_entity]
+                .into_iter()
+                .chain(self.known.requester(&self.model, session.requester()))
+                .collect(),
         })
     }
 
@@ -138,14 +166,11 @@ impl Engine {
             principals: vec![workload_entity.uid()],
             resources: [std::slice::from_ref(&role), self.known.parents(&role)].concat(),
             // The parent may be of the same role, and no entity may stand there twice.
-            entities: [
-                workload_entity,
-                self.known.entity(&role),
-                self.known.requester(&self.model, question.requester),
-            ]
-            .into_iter()
-            .chain(parent.filter(|parent| *parent != role).map(|it| self.known.entity(&it)))
-            .collect(),
+            entities: [workload_entity, self.known.entity(&role)]
+                .into_iter()
+                .chain(self.known.requester(&self.model, question.requester))
+                .chain(parent.filter(|parent| *parent != role).map(|it| self.known.entity(&it)))
+                .collect(),
         })
     }
 
@@ -153,7 +178,7 @@ impl Engine {
         let operator = self.model.operator(ask.operator.id());
         let teams = self.known.parents(&operator);
         let operator_entity = self.model.operator_entity(&ask.operator, teams);
-        let context = Context::from_pairs([("now".to_owned(), self.clock.second_of(now))]);
+        let context = Context::from_pairs([("now".to_owned(), second(now))]);
         let resource = self.model.admin_resource(&ask.resource);
         let (entities, within) = self.acted_on(&ask.resource)?;
         let mut entities = entities;
@@ -177,27 +202,16 @@ impl Engine {
                 self.known.parents(&resource).to_vec(),
             ));
         };
-        let entity = self.model.session_entity(session, session.role(), session.authorizations());
-        let workload = self.model.workload_entity(session.principal());
         let role = self.model.role(session.role());
         let within = [std::slice::from_ref(&role), self.known.parents(&role)].concat();
-        let entities = vec![
-            entity.map_err(|_| "engine.session")?,
-            workload.map_err(|_| "engine.workload")?,
-            self.known.entity(&role),
-            self.known.requester(&self.model, session.requester()),
-        ];
+        let entity = self.model.session_entity(session, &within, session.authorizations());
+        let workload = self.model.workload_entity(session.principal());
+        let entities =
+            [entity.map_err(|_| "engine.session")?, workload.map_err(|_| "engine.workload")?]
+                .into_iter()
+                .chain(self.known.requester(&self.model, session.requester()))
+                .collect();
         Ok((entities, within))
-    }
-
-    fn issue_context(&self, question: &IssueQuestion<'_>) -> Result<Context, ContextCreationError> {
-        let live = question.session.is_live_at(question.now);
-        Context::from_pairs([
-            ("ttl_secs".to_owned(), RestrictedExpression::new_long(secs(question.ttl))),
-            ("ttl_secs_max".to_owned(), RestrictedExpression::new_long(secs(TTL_MAX))),
-            ("session_live".to_owned(), RestrictedExpression::new_bool(live)),
-            ("now".to_owned(), self.clock.second_of(question.now)),
-        ])
     }
 
     fn evaluate(&self, slices: &Slices, asked: Result<Asked, Unaskable>) -> Evaluation {
@@ -209,12 +223,18 @@ impl Engine {
                 asked.action,
                 asked.resources.first().cloned().ok_or("engine.request")?,
                 asked.context,
-                Some(&self.schema),
+                self.schema_to_check(),
             )
             .map_err(|_| "engine.request")?;
             Ok(self.unite(&request, &entities, &found))
         });
         answer.unwrap_or_else(|id| Evaluation { errors: vec![id.to_owned()], ..Default::default() })
+    }
+
+    /// Questions are made here and nowhere else, so whether they fit the schema does not depend on
+    /// who asks: it is checked where tests run, and takes a tenth of a decision elsewhere.
+    fn schema_to_check(&self) -> Option<&Schema> {
+        cfg!(debug_assertions).then_some(&self.schema)
     }
 
     /// The question's own entities and what the looked-at policies name besides.

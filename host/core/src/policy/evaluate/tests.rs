@@ -182,9 +182,18 @@ impl World {
         let issue = Slices::build(&model.issue, set.policies()).unwrap();
         let open_session = Slices::build(&model.open_session, set.policies()).unwrap();
         let admin = Slices::for_operators(&model, set.policies()).unwrap();
-        let (clock, notes) = (Clock::default(), vec![]);
-        let engine =
-            Engine { schema, model, known, deciding, notes, issue, open_session, admin, clock };
+        let (last_context, notes) = (LastContext::default(), vec![]);
+        let engine = Engine {
+            schema,
+            model,
+            known,
+            deciding,
+            notes,
+            issue,
+            open_session,
+            admin,
+            last_context,
+        };
         (engine, set)
     }
 
