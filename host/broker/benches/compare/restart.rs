@@ -50,6 +50,7 @@ pub async fn measure(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-const CALLERS: usize = 64;
+/// As many as fill the journal fastest.
+const CALLERS: usize = 256;
 
 const GOAL_LEASES: usize = 1_000_000;
