@@ -174,8 +174,8 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// room that must be found again, and not only on a full disk: a log that grows takes longer to sync.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 
-/// 32 MiB, taken as far as they are needed: the ends of all indexes for some thousand live sessions.
-const WRITER_CACHE_KIB: i64 = 32 * 1024;
+/// 16 MiB, taken as far as they are needed: the places in the indexes of some thousand live sessions.
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
 
 /// More than the journal has, so that none is parsed twice.
 const STATEMENTS_CACHED: usize = 64;
