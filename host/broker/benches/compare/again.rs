@@ -14,7 +14,7 @@ use crate::stages::metric;
 /// Measures.
 pub async fn measure(bench: &mut Bench) -> Result<()> {
     let claviger = Claviger::start().await?;
-    let leases = bench.effort.of(10_000, 2_000);
+    let leases = bench.effort.of(10_000, 1_000);
     bench.say(&format!("{leases} leases that are decided again"));
     let agents = claviger.agents(SESSIONS, Wanted::Token).await?;
     let (agents, _) = count(agents, leases).await?;

@@ -71,7 +71,7 @@ async fn curves(bench: &mut Bench, sides: &Sides) -> Result<()> {
     let spell = bench.effort.glance();
     let postgres = &sides.claviger.world.postgres;
     let (mut ours, mut theirs, mut bare) = (Vec::new(), Vec::new(), Vec::new());
-    for clients in [1, 4, 16, 64] {
+    for &clients in bench.effort.points(&[1, 4, 16, 64]) {
         bench.say(&format!("PostgreSQL logins, {clients} clients"));
         let agents = sides.claviger.agents(clients, Wanted::Login).await?;
         let (agents, tally) = closed(agents, spell).await?;

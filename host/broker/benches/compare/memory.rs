@@ -11,7 +11,7 @@ use crate::openbao::OpenBao;
 
 /// Measures with leases, against the peer, and with sessions.
 pub async fn measure(bench: &mut Bench) -> Result<()> {
-    let leases = bench.effort.of(GOAL_LEASES, 5_000);
+    let leases = bench.effort.of(GOAL_LEASES, 2_000);
     let claviger = Claviger::start().await?;
     let ours = with_leases(bench, &claviger, leases).await?;
     with_sessions(bench).await?;
@@ -52,7 +52,7 @@ async fn with_leases(bench: &mut Bench, claviger: &Claviger, leases: usize) -> R
 }
 
 async fn with_sessions(bench: &mut Bench) -> Result<()> {
-    let sessions = bench.effort.of(50_000, 5_000);
+    let sessions = bench.effort.of(50_000, 2_000);
     bench.say(&format!("memory with {sessions} sessions"));
     let claviger = Claviger::start().await?;
     let pid = claviger.broker()?.pid();

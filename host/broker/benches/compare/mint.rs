@@ -138,7 +138,7 @@ async fn curves(bench: &mut Bench, sides: &Sides) -> Result<()> {
     let spell = bench.effort.glance();
     let (mut ours, mut theirs, mut echoes) = (Vec::new(), Vec::new(), Vec::new());
     let mut sealed = Vec::new();
-    for clients in [1, 4, 16, 64, 256] {
+    for &clients in bench.effort.points(&[1, 4, 16, 64, 256]) {
         bench.say(&format!("tokens, {clients} clients"));
         let agents = sides.claviger.agents(clients, Wanted::Token).await?;
         let (agents, tally) = closed(agents, spell).await?;

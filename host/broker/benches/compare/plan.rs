@@ -86,6 +86,12 @@ impl Effort {
         }
     }
 
+    /// The points of a curve, of which the second only makes it smoother.
+    pub fn points(self, all: &[usize]) -> impl Iterator<Item = &usize> {
+        let skipped = if self == Self::Full { None } else { Some(1) };
+        all.iter().enumerate().filter_map(move |(at, point)| (Some(at) != skipped).then_some(point))
+    }
+
     /// How long a stretch of the soak takes.
     pub const fn stretch(self) -> Duration {
         match self {

@@ -13,7 +13,7 @@ use crate::figures::{Named, absolute};
 /// Measures at growing numbers of leases; the goal is for the last.
 pub async fn measure(bench: &mut Bench) -> Result<()> {
     let mut claviger = Claviger::start().await?;
-    let most = bench.effort.of(1_000_000, 50_000);
+    let most = bench.effort.of(1_000_000, 20_000);
     let mut points = Vec::new();
     let mut last = Vec::new();
     let mut there = 0;

@@ -13,7 +13,7 @@ use crate::ending::{until_none, watcher};
 pub async fn measure(bench: &mut Bench) -> Result<()> {
     let claviger = Claviger::start().await?;
     let watcher = watcher(&claviger.world.postgres).await?;
-    let logins = bench.effort.of(10_000, 2_000);
+    let logins = bench.effort.of(10_000, 1_000);
     bench.say(&format!("{logins} logins that fall due at once"));
     let bystanders = claviger.agents(BYSTANDERS, Wanted::Token).await?;
     let calm_spell = Spell { warm: Duration::from_millis(500), counted: Duration::from_secs(3) };
