@@ -142,7 +142,7 @@ impl Metrics {
     pub fn issue_decided(&self, ask: &Ask, issued: &Result<Delivery, IssueError>) {
         let (decision, code) = match issued {
             Ok(Delivery { lease, .. }) => {
-                // The journal has an entry for each; a line besides took a tenth of an issue's time.
+                // The journal has an entry for each; a line besides took 8 % of an issue's time.
                 tracing::debug!(lease.id = %lease.id, session.id = %lease.session, scope = %lease.scope, decision = "permit", "issued");
                 ("permit", String::new())
             }

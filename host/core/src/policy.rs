@@ -26,7 +26,7 @@ use crate::prompt::{AuthorizationLimits, Role};
 use crate::session::{Ancestor, Session};
 use crate::time::Timestamp;
 use entities::{KnownEntities, Model};
-use evaluate::{Engine, LastContext};
+use evaluate::{Contexts, Engine};
 use slice::Slices;
 
 /// Everything that decides, at one moment: policies, roles, catalog, teams. Immutable; a reload
@@ -108,17 +108,9 @@ impl PolicySnapshot {
         };
         let (issue, open_session) = (slices(&model.issue)?, slices(&model.open_session)?);
         let admin = Slices::for_operators(&model, &policies).map_err(|error| built_in(&error))?;
-        let engine = Engine {
-            schema,
-            model,
-            known,
-            deciding,
-            notes,
-            issue,
-            open_session,
-            admin,
-            last_context: LastContext::default(),
-        };
+        let contexts = Contexts::default();
+        let engine =
+            Engine { schema, model, known, deciding, notes, issue, open_session, admin, contexts };
         let PolicySources { roles, catalog, budgets, .. } = sources;
         Ok(Self { digest, roles, catalog, budgets, engine, warnings })
     }

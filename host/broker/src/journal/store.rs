@@ -170,8 +170,9 @@ fn sibling(path: &Path, suffix: &str) -> PathBuf {
 /// agents give up waiting at about the same time.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the log shrinks to when it starts over: nothing, up to its bound. Room that is given back is
-/// room that must be found again, and not only on a full disk: a log that grows takes longer to sync.
+/// What the log shrinks to when it starts over: all that it may have (`checkpoint::LOG_PAGES_MAX`).
+/// Room that is given back must be found again, and not only on a full disk: a log that grows takes
+/// longer to sync.
 const WAL_BYTES_KEPT: i64 = 64 << 20;
 
 /// 16 MiB, taken as far as they are needed: the places in the indexes of some thousand live sessions.

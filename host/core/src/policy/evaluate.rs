@@ -27,53 +27,50 @@ pub(super) struct Engine {
     pub(super) issue: Slices,
     pub(super) open_session: Slices,
     pub(super) admin: Slices,
-    pub(super) last_context: LastContext,
+    pub(super) contexts: Contexts,
 }
 
-/// The context of the last question of `issue`, kept: those of one second differ in little else than
-/// the life, and making a moment in Cedar's terms parses the name of its type and the moment.
+/// The contexts of questions of `issue` within the current second, kept: those of one life differ in
+/// nothing, and making a moment in Cedar's terms parses the name of its type each time.
 #[derive(Default)]
-pub(super) struct LastContext(Mutex<Option<(IssueContext, Context)>>);
+pub(super) struct Contexts(Mutex<Option<OfSecond>>);
 
-/// What the context of a question of `issue` is made from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct IssueContext {
-    ttl_secs: i64,
-    session_live: bool,
-    now: Timestamp,
+struct OfSecond {
+    second: Timestamp,
+    moment: RestrictedExpression,
+    /// By life in seconds, and whether the session is live.
+    made: HashMap<(i64, bool), Context>,
 }
 
-impl LastContext {
+impl Contexts {
     fn of(&self, question: &IssueQuestion<'_>) -> Result<Context, ContextCreationError> {
-        let wanted = IssueContext {
-            ttl_secs: secs(question.ttl),
-            session_live: question.session.is_live_at(question.now),
-            now: question.now.whole_second(),
-        };
+        let (second, ttl_secs) = (question.now.whole_second(), secs(question.ttl));
+        let live = question.session.is_live_at(question.now);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, context)) = &*kept
-            && *of == wanted
-        {
+        let of_second = match kept.take() {
+            Some(kept) if kept.second == second => kept,
+            _ => OfSecond { second, moment: moment(second), made: HashMap::new() },
+        };
+        let OfSecond { moment, made, .. } = kept.insert(of_second);
+        if let Some(context) = made.get(&(ttl_secs, live)) {
             return Ok(context.clone());
         }
-        let context = wanted.context()?;
-        Ok(kept.insert((wanted, context)).1.clone())
-    }
-}
-
-impl IssueContext {
-    fn context(self) -> Result<Context, ContextCreationError> {
-        Context::from_pairs([
-            ("ttl_secs".to_owned(), RestrictedExpression::new_long(self.ttl_secs)),
+        let context = Context::from_pairs([
+            ("ttl_secs".to_owned(), RestrictedExpression::new_long(ttl_secs)),
             ("ttl_secs_max".to_owned(), RestrictedExpression::new_long(secs(TTL_MAX))),
-            ("session_live".to_owned(), RestrictedExpression::new_bool(self.session_live)),
-            ("now".to_owned(), second(self.now)),
-        ])
+            ("session_live".to_owned(), RestrictedExpression::new_bool(live)),
+            ("now".to_owned(), moment.clone()),
+        ])?;
+        // Agents choose the life, so they must not choose how many are kept.
+        if made.len() < CONTEXTS_KEPT_MAX {
+            made.insert((ttl_secs, live), context.clone());
+        }
+        Ok(context)
     }
 }
 
 /// A moment as policies see it, in whole seconds.
-fn second(at: Timestamp) -> RestrictedExpression {
+fn moment(at: Timestamp) -> RestrictedExpression {
     RestrictedExpression::new_datetime(at.whole_second().to_string())
 }
 
@@ -132,7 +129,7 @@ impl Engine {
             self.model.workload_entity(session.principal()).map_err(|_| "engine.workload")?;
         Ok(Asked {
             action: self.model.issue.clone(),
-            context: self.last_context.of(question).map_err(|_| "engine.context")?,
+            context: self.contexts.of(question).map_err(|_| "engine.context")?,
             principals: [&[session_entity.uid()], roles.as_slice()].concat(),
             resources: [std::slice::from_ref(&scope), self.known.parents(&scope)].concat(),
             entities: [session_entity, workload_entity, scope_entity]
@@ -178,7 +175,7 @@ impl Engine {
         let operator = self.model.operator(ask.operator.id());
         let teams = self.known.parents(&operator);
         let operator_entity = self.model.operator_entity(&ask.operator, teams);
-        let context = Context::from_pairs([("now".to_owned(), second(now))]);
+        let context = Context::from_pairs([("now".to_owned(), moment(now))]);
         let resource = self.model.admin_resource(&ask.resource);
         let (entities, within) = self.acted_on(&ask.resource)?;
         let mut entities = entities;
@@ -290,6 +287,9 @@ fn secs(duration: Duration) -> i64 {
 /// 136 years. Longer lives are all the same to a policy, and a policy that multiplies one does
 /// not overflow, which would turn a plain refusal into a policy error.
 const SECS_MAX: i64 = u32::MAX as i64;
+
+/// More than there are lives in use at a time; others are made anew.
+const CONTEXTS_KEPT_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests;

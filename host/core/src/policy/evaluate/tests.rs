@@ -182,18 +182,9 @@ impl World {
         let issue = Slices::build(&model.issue, set.policies()).unwrap();
         let open_session = Slices::build(&model.open_session, set.policies()).unwrap();
         let admin = Slices::for_operators(&model, set.policies()).unwrap();
-        let (last_context, notes) = (LastContext::default(), vec![]);
-        let engine = Engine {
-            schema,
-            model,
-            known,
-            deciding,
-            notes,
-            issue,
-            open_session,
-            admin,
-            last_context,
-        };
+        let (contexts, notes) = (Contexts::default(), vec![]);
+        let engine =
+            Engine { schema, model, known, deciding, notes, issue, open_session, admin, contexts };
         (engine, set)
     }
 
@@ -329,4 +320,26 @@ fn a_scope_outside_the_catalog_is_an_error() {
         now: fixture::now(),
     });
     assert_eq!(said, Evaluation { errors: vec!["engine.scope".into()], ..Default::default() });
+}
+
+#[test]
+fn a_kept_context_answers_only_the_question_that_it_was_made_for() {
+    let snapshot = fixture::snapshot();
+    let session = fixture::session_in(&snapshot, 1);
+    let (_, scope) = snapshot.catalog().scopes().next().unwrap();
+    let (role, authorizations) = (session.role(), session.authorizations());
+    let kept = Contexts::default();
+    let text = |contexts: &Contexts, ttl, now| {
+        let question = IssueQuestion { session: &session, role, authorizations, scope, ttl, now };
+        format!("{:?}", contexts.of(&question).unwrap())
+    };
+    let later = fixture::now().after(Duration::from_secs(1));
+    for now in [fixture::now(), later, session.ends_at(), fixture::now()] {
+        // More lives than are kept, and each asked for twice.
+        for secs in (1..=100).chain(1..=100) {
+            let ttl = Duration::from_secs(secs);
+            assert_eq!(text(&kept, ttl, now), text(&Contexts::default(), ttl, now), "{secs}");
+        }
+    }
+    assert!(kept.0.lock().unwrap().as_ref().unwrap().made.len() <= CONTEXTS_KEPT_MAX);
 }
